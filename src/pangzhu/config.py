@@ -1,0 +1,193 @@
+"""Every option of every verb, as frozen data.
+
+One class a concern (model, data, LoRA, optimisation, run), put together into one class a verb, so that a leaf takes
+the slice it needs. A field's default stands here and nowhere else; its sentence (meaning, unit, what 0 or None means)
+stands in the catalogue under `option.NAME`, which is also what `--help` prints. `load_config` reads the same keys from
+YAML; flags win over the file.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pangzhu.errors import UsageError, nearest
+
+DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+FALLBACK_MODEL = "packaged:qwen2.5-coder-0.5b-instruct"
+
+Hub = Literal["auto", "hf", "modelscope"]
+Precision = Literal["auto", "bf16", "float32"]
+TrainOn = Literal["assistant", "last", "all"]
+Overlong = Literal["fail", "drop", "truncate"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Options(BaseModel):
+    """Frozen, strict about names: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelOptions(Options):
+    """Which base model, from where, on what. No name means: the default, or the packaged model where no hub answers."""
+
+    model_name_or_path: str | None = None
+    hub: Hub = "auto"
+    revision: str | None = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+class DataOptions(Options):
+    """Which rows, and what of each row is learned."""
+
+    dataset_path: Path | None = None
+    train_on: TrainOn = "assistant"
+    max_seq_length: int | None = Field(None, ge=8)
+    overlong: Overlong = "fail"
+    system: str | None = None
+    skip_bad: bool = False
+    allow_control_tokens: bool = False
+
+
+class LoraOptions(Options):
+    """Shape of the adapter, as peft names it."""
+
+    r: int = Field(8, ge=1, le=1024)
+    lora_alpha: float = Field(32, gt=0)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str = "all-linear"
+    use_rslora: bool = False
+    use_dora: bool = False
+
+
+class OptimizationOptions(Options):
+    """How the adapter is moved."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    num_train_epochs: float = Field(3.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    per_device_train_batch_size: int = Field(8, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    token_budget: int | None = Field(None, ge=16)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    seed: int = Field(42, ge=0)
+    until_learned: bool = False
+
+
+class RunOptions(Options):
+    """Where the run lives and how it reports."""
+
+    output_dir: Path
+    resume: Literal["auto", "never"] = "auto"
+    save_steps: int = Field(50, ge=1)
+    logging_steps: int = Field(1, ge=1)
+
+
+class TrainConfig(ModelOptions, DataOptions, LoraOptions, OptimizationOptions, RunOptions):
+    """Everything `pangzhu train` needs to know."""
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if self.overlong != "fail" and self.max_seq_length is None:
+            raise UsageError("error.config.overlong_without_length", overlong=self.overlong)
+        return self
+
+
+class CheckConfig(ModelOptions, DataOptions):
+    """Everything `pangzhu check` needs to know."""
+
+
+class GenerationOptions(Options):
+    """How an answer is drawn. Temperature 0 is greedy."""
+
+    max_new_tokens: int = Field(256, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+
+class ChatConfig(ModelOptions, GenerationOptions):
+    """Everything `pangzhu chat` needs to know. `adapter` holds `DIR` or `NAME=DIR`."""
+
+    adapter: tuple[str, ...] = ()
+    prompt: str | None = None
+    system: str | None = None
+    allow_base_mismatch: bool = False
+
+
+class CompareConfig(ModelOptions):
+    """Everything `pangzhu compare` and `pangzhu eval` need to know."""
+
+    adapter: tuple[str, ...] = ()
+    dataset_path: Path
+    max_new_tokens: int = Field(256, ge=1)
+    max_questions: int | None = Field(None, ge=1)
+    output_dir: Path | None = None
+    allow_base_mismatch: bool = False
+
+
+ConfigType = TypeVar("ConfigType", bound=Options)
+
+
+def load_config(
+    kind: type[ConfigType], given: Mapping[str, object], *, config_file: Path | None = None
+) -> ConfigType:
+    """Build a verb's configuration from its flags and, below them, a YAML file.
+
+    Args:
+        kind: the verb's class.
+        given: the flags that were given, by field name; None means not given.
+        config_file: YAML mapping with the same keys; flags win over it.
+
+    Raises:
+        UsageError: unknown key, wrong type, value out of range, or a contradiction; names the key and the nearest one.
+    """
+    from_file = _read_yaml(config_file) if config_file else {}
+    unknown = [key for key in from_file if key not in kind.model_fields]
+    if unknown:
+        raise UsageError(
+            "error.config.unknown_key",
+            where=str(config_file),
+            name=unknown[0],
+            hint=nearest(unknown[0], kind.model_fields),
+        )
+    merged = from_file | {key: value for key, value in given.items() if value is not None}
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as invalid:
+        raise _as_usage_error(invalid, config_file) from invalid
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as unreadable:
+        raise UsageError("error.config.unreadable", where=str(path), reason=unreadable.strerror) from unreadable
+    except (yaml.YAMLError, UnicodeDecodeError) as broken:
+        raise UsageError("error.config.not_yaml", where=str(path), reason=str(broken)) from broken
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError("error.config.not_mapping", where=str(path))
+    return {str(key).replace("-", "_"): value for key, value in content.items()}
+
+
+def _as_usage_error(invalid: ValidationError, config_file: Path | None) -> UsageError:
+    """The first complaint of pydantic, as a sentence that names the flag."""
+    first = invalid.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][:1])
+    if first["type"] == "missing":
+        return UsageError("error.config.missing", where=f"--{name}", name=name)
+    return UsageError(
+        "error.config.invalid_value",
+        where=f"--{name}" + (f" ({config_file})" if config_file else ""),
+        name=name,
+        value=first.get("input"),
+        reason=first["msg"],
+    )

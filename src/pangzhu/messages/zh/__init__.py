@@ -1,0 +1,1 @@
+"""The Chinese sentences, one file an area."""
