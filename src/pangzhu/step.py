@@ -1,0 +1,91 @@
+"""One micro-batch through the model: the loss, and which rows are learned. Used by train and evaluate.
+
+The loss is the sum over supervised tokens of -log p(next token), in float32; whoever calls divides by the number of
+supervised tokens of the whole optimizer step, so that uneven micro-batches weigh right. The head's product is taken at
+supervised places alone (`logits_to_keep`): the other logits would be thrown away.
+
+A row is learned when at every supervised place the right token is the argmax by a margin. Then greedy decoding, which
+sees the same prefix, writes the same answer; the margin keeps near ties, which flip with the shape of a batch in bf16,
+from being counted.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from pangzhu.batching import MicroBatch
+from pangzhu.tokenization import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LEARNED_MARGIN = 0.1  # nats between the right token and the best wrong one
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutcome:
+    """What a forward pass says of one row: its loss (nats, summed over `num_supervised` tokens), whether every
+    token is right by the margin (`learned`), and whether every token is at least the argmax (`right`)."""
+
+    row_index: int
+    loss: float
+    num_supervised: int
+    learned: bool
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """The summed loss, still attached to the graph, and each row's outcome."""
+
+    loss_sum: torch.Tensor
+    rows: tuple[RowOutcome, ...]
+
+
+def forward_rows(model: "PreTrainedModel", batch: MicroBatch) -> StepOutcome:
+    """Teacher-forced pass over one micro-batch; call it under `torch.no_grad()` to measure only."""
+    labels = batch.shift_labels[0]
+    places = (labels != IGNORED).nonzero()[:, 0]
+    targets = labels[places]
+    logits = model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        use_cache=False,  # a cache would switch packed-row detection off, and rows would see each other
+        logits_to_keep=places,
+    ).logits[0]
+    losses = cross_entropy(logits.float(), targets, reduction="none")
+    with torch.no_grad():
+        rows = _row_outcomes(batch, places, losses, _margins(logits, targets))
+    return StepOutcome(losses.sum(), rows)
+
+
+def _margins(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """`(S,)`: the right token's logit minus the best other one's; at least 0 means argmax."""
+    top = logits.topk(2, dim=-1)
+    right = logits.gather(1, targets[:, None])[:, 0]
+    best_other = torch.where(top.indices[:, 0] == targets, top.values[:, 1], top.values[:, 0])
+    return (right - best_other).float()
+
+
+def _row_outcomes(
+    batch: MicroBatch, places: torch.Tensor, losses: torch.Tensor, margins: torch.Tensor
+) -> tuple[RowOutcome, ...]:
+    ends = torch.tensor(batch.row_lengths, device=places.device).cumsum(0)
+    row_of_place = torch.searchsorted(ends, places, right=True)
+    counts = torch.bincount(row_of_place, minlength=len(batch.row_lengths)).tolist()
+    outcomes = []
+    for index, row_losses, row_margins in zip(
+        batch.row_indices, losses.split(counts), margins.split(counts), strict=True
+    ):
+        outcomes.append(
+            RowOutcome(
+                row_index=index,
+                loss=float(row_losses.sum()),
+                num_supervised=len(row_losses),
+                learned=bool((row_margins > LEARNED_MARGIN).all()),
+                right=bool((row_margins > 0).all()),
+            )
+        )
+    return tuple(outcomes)

@@ -1,0 +1,208 @@
+"""Conversation -> token ids, by the base model's own chat template and nothing else.
+
+The `PromptContract` is what training and every later use must agree on: the template, the system text, the token that
+ends a turn, the tokens that stop an answer, and the date some templates print, frozen. It is saved beside the adapter
+as `prompt.json`. Text is never the interface to the model: `render` gives ids, and control tokens that people write
+(`<|im_start|>`) come out as ordinary text.
+
+Left to others: which of the ids are learned (`pangzhu.tokenization`), loading the tokenizer (`pangzhu.model`).
+
+Try it: `render(tokenizer, contract_for(tokenizer), [Turn("user", "你好")], add_generation_prompt=True)`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pangzhu.data.conversation import Turn
+from pangzhu.errors import ModelError
+from pangzhu.messages import say
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A base without a template gets ChatML's layout; its own end token closes each turn, since it knows no <|im_end|>.
+CHATML = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + eos_token + '\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptContract:
+    """How a conversation becomes ids; training, chat, compare, serve and export read the same one.
+
+    Args:
+        chat_template: Jinja text.
+        system: system text put before conversations that have none; None leaves that to the template.
+        end_of_turn_id: the token that closes an assistant's turn; it is learned with every answer.
+        stop_token_ids: generation ends at any of these.
+        frozen_date: ISO date that a template which prints today's date gets, always the same; None for the others.
+    """
+
+    chat_template: str
+    system: str | None
+    end_of_turn_id: int
+    stop_token_ids: tuple[int, ...]
+    frozen_date: str | None = None
+
+    @property
+    def template_sha256(self) -> str:
+        """Fingerprint of the template's text."""
+        return hashlib.sha256(self.chat_template.encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The contract as `prompt.json` holds it."""
+        fields = asdict(self) | {"template_sha256": self.template_sha256}
+        return json.dumps(fields, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def read(cls, file: Path) -> "PromptContract":
+        """Read `prompt.json`.
+
+        Raises:
+            ModelError: missing, not JSON, or its template is not the one its hash was taken of.
+        """
+        try:
+            fields = json.loads(file.read_text(encoding="utf-8"))
+            promised = fields.pop("template_sha256")
+            contract = cls(**fields | {"stop_token_ids": tuple(fields["stop_token_ids"])})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as broken:
+            raise ModelError("error.prompt.unreadable", where=str(file), reason=str(broken)) from broken
+        if contract.template_sha256 != promised:
+            raise ModelError("error.prompt.template_changed", where=str(file))
+        return contract
+
+
+def contract_for(
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    system: str | None = None,
+    generation_stop_ids: Sequence[int] = (),
+    today: date | None = None,
+) -> PromptContract:
+    """The contract of a base model.
+
+    Args:
+        tokenizer: the base model's own.
+        system: system text for conversations without one.
+        generation_stop_ids: end tokens that the model's generation config names.
+        today: the date to freeze for templates that print one; default: today.
+
+    Raises:
+        ModelError: the template never closes an answer, so a model could not learn to stop.
+    """
+    template = tokenizer.chat_template
+    if not template:
+        say("template.chatml", eos=tokenizer.eos_token)
+        template = CHATML
+    if not isinstance(template, str):
+        raise ModelError("error.template.several")
+    prints_date = "strftime_now" in template or "date_string" in template
+    frozen = (today or date.today()).isoformat() if prints_date else None
+    end_of_turn = _end_of_turn(tokenizer, template, frozen)
+    stops = {end_of_turn, *generation_stop_ids}
+    if tokenizer.eos_token_id is not None:
+        stops.add(tokenizer.eos_token_id)
+    return PromptContract(template, system, end_of_turn, tuple(sorted(stops)), frozen)
+
+
+def render(
+    tokenizer: "PreTrainedTokenizerBase",
+    contract: PromptContract,
+    turns: Sequence[Turn],
+    *,
+    add_generation_prompt: bool = False,
+) -> list[int]:
+    """The ids of a conversation, control tokens in people's text neutralised.
+
+    Args:
+        tokenizer: the base model's own.
+        contract: the template and its companions.
+        turns: the conversation; the contract's system text is put first if it has none.
+        add_generation_prompt: end with the head of an assistant turn, for the model to go on.
+
+    Raises:
+        ModelError: the template refuses the conversation (for instance its order of roles).
+    """
+    if contract.system is not None and turns[0].role != "system":
+        turns = [Turn("system", contract.system), *turns]
+    return _render(
+        tokenizer,
+        contract.chat_template,
+        turns,
+        frozen_date=contract.frozen_date,
+        add_generation_prompt=add_generation_prompt,
+    )
+
+
+def control_token_ids(tokenizer: "PreTrainedTokenizerBase", contract: PromptContract) -> frozenset[int]:
+    """Ids only a template may write: the special tokens, and the added tokens that stand in the template."""
+    return frozenset(
+        token_id
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special or (token.content in contract.chat_template and not token.content.isspace())
+    )
+
+
+def _render(
+    tokenizer: "PreTrainedTokenizerBase",
+    template: str,
+    turns: Sequence[Turn],
+    *,
+    frozen_date: str | None,
+    add_generation_prompt: bool,
+) -> list[int]:
+    from jinja2 import TemplateError
+
+    try:
+        ids = tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.content} for turn in turns],
+            chat_template=template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=True,
+            sanitize_control_tokens=True,
+            return_dict=False,
+            **_date_variables(frozen_date),
+        )
+    except TemplateError as refused:
+        raise ModelError("error.template.refused", reason=str(refused)) from refused
+    return list(ids)
+
+
+def _date_variables(frozen_date: str | None) -> dict[str, Any]:
+    """What templates ask for when they print a date: Llama 3 reads `date_string`, others call `strftime_now`."""
+    if frozen_date is None:
+        return {}
+    day = date.fromisoformat(frozen_date)
+    return {"date_string": day.strftime("%d %b %Y"), "strftime_now": day.strftime}
+
+
+def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", template: str, frozen_date: str | None) -> int:
+    """The first control token after an answer: what two renderings that differ in the answer alone end with."""
+    endings = [
+        _render(
+            tokenizer,
+            template,
+            [Turn("user", "1"), Turn("assistant", answer)],
+            frozen_date=frozen_date,
+            add_generation_prompt=False,
+        )
+        for answer in ("2", "3")
+    ]
+    common: list[int] = []
+    for left, right in zip(reversed(endings[0]), reversed(endings[1]), strict=False):
+        if left != right:
+            break
+        common.insert(0, left)
+    added = tokenizer.added_tokens_decoder
+    for token_id in common:
+        if token_id in added and not added[token_id].content.isspace():
+            return int(token_id)
+    raise ModelError("error.template.no_end")

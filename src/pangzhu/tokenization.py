@@ -1,0 +1,225 @@
+"""Conversation -> `TokenizedExample(input_ids, labels)`, with the proof that the labels are right.
+
+`train_on` says what is learned: every assistant turn with its end-of-turn token (`assistant`), the last one (`last`),
+or the whole sequence (`all`, the course's way). For every row it is proven, before training, that each prompt is a true
+prefix of what follows, that something is supervised, that the end-of-turn token is supervised, and that nothing
+else is. A template that rewrites earlier turns (some drop old reasoning) is recognised: then every assistant turn
+becomes an example of its own.
+
+`labels[i]` is `input_ids[i]` where the token is learned and -100 elsewhere; nothing is shifted here.
+Left to others: laying rows end to end (`pangzhu.batching`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pangzhu.config import Overlong, TrainOn
+from pangzhu.data.conversation import Conversation, Location, Role, Turn
+from pangzhu.data.findings import Finding
+from pangzhu.template import PromptContract, control_token_ids, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # torch's cross_entropy skips this label
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedExample:
+    """One row as the model sees it; `input_ids` and `labels` have the same length."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    location: Location
+
+    @property
+    def num_supervised(self) -> int:
+        """Tokens that are learned; the first one of a row has nothing before it to be predicted from."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedDataset:
+    """All rows; `findings` hold what could not be proven, the counts what was left out on request."""
+
+    examples: tuple[TokenizedExample, ...]
+    findings: tuple[Finding, ...]
+    num_dropped: int = 0
+    num_truncated: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one pass over the rows."""
+        return sum(len(example.input_ids) for example in self.examples)
+
+    @property
+    def num_supervised(self) -> int:
+        """Learned tokens of one pass over the rows."""
+        return sum(example.num_supervised for example in self.examples)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max((len(example.input_ids) for example in self.examples), default=0)
+
+
+class LabelProofError(ValueError):
+    """A row whose labels cannot be proven right; `key` names the finding."""
+
+    def __init__(self, key: str, **values: object) -> None:
+        super().__init__(key)
+        self.key = key
+        self.values = values
+
+
+class Labeller:
+    """Turns conversations into examples under one contract.
+
+    Args:
+        tokenizer: the base model's own.
+        contract: template and companions.
+        train_on: which tokens are learned.
+    """
+
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", contract: PromptContract, train_on: TrainOn = "assistant"
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._contract = contract
+        self._train_on = train_on
+        self._neutral: dict[tuple[Role, ...], list[int]] = {}
+
+    def examples(self, conversation: Conversation) -> list[TokenizedExample]:
+        """The examples of one conversation: one, or one an assistant turn where the template rewrites earlier ones.
+
+        Raises:
+            LabelProofError: the labels cannot be proven.
+        """
+        turns = conversation.turns
+        self._prove_control_tokens(turns)
+        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        if self._train_on == "last":
+            answers = answers[-1:]
+        whole = self._ids(turns)
+        if self._train_on == "all":
+            return [self._whole_sequence(whole, conversation.location)]
+        spans = [self._span(turns[: index + 1]) for index in answers]
+        if all(_is_prefix(ids[:end], whole) for ids, _, end in spans):
+            return [_example(whole, [(start, end) for _, start, end in spans], conversation.location)]
+        return [_example(ids, [(start, end)], conversation.location) for ids, start, end in spans]
+
+    def _ids(self, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> list[int]:
+        return render(self._tokenizer, self._contract, turns, add_generation_prompt=add_generation_prompt)
+
+    def _span(self, turns: Sequence[Turn]) -> tuple[list[int], int, int]:
+        """Ids up to the last turn's end, and where its learned tokens start and end (exclusive)."""
+        prompt = self._ids(turns[:-1], add_generation_prompt=True)
+        ids = self._ids(turns)
+        if not _is_prefix(prompt, ids):
+            raise LabelProofError("finding.prompt_no_prefix")
+        try:
+            end = ids.index(self._contract.end_of_turn_id, len(prompt)) + 1
+        except ValueError:
+            raise LabelProofError("finding.no_end_token") from None
+        if end == len(prompt) + 1:
+            raise LabelProofError("finding.nothing_supervised")
+        return ids, len(prompt), end
+
+    def _whole_sequence(self, ids: list[int], location: Location) -> TokenizedExample:
+        if self._contract.end_of_turn_id not in ids:
+            raise LabelProofError("finding.no_end_token")
+        return TokenizedExample(tuple(ids), tuple(ids), location)
+
+    def _prove_control_tokens(self, turns: Sequence[Turn]) -> None:
+        """The control tokens must be those of the same chat with neutral text: people's text adds and removes none."""
+        roles = tuple(turn.role for turn in turns)
+        if roles not in self._neutral:
+            self._neutral[roles] = self._control_tokens([Turn(role, "1") for role in roles])
+        if self._control_tokens(turns) != self._neutral[roles]:
+            raise LabelProofError("finding.control_tokens_changed")
+
+    def _control_tokens(self, turns: Sequence[Turn]) -> list[int]:
+        return [token_id for token_id in self._ids(turns) if token_id in self._control_ids]
+
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return control_token_ids(self._tokenizer, self._contract)
+
+
+def tokenize(
+    conversations: Iterable[Conversation],
+    labeller: Labeller,
+    *,
+    max_seq_length: int,
+    overlong: Overlong = "fail",
+) -> TokenizedDataset:
+    """Every conversation as proven examples; what cannot be proven is a finding, never a silent loss.
+
+    Args:
+        conversations: rows that end with an assistant turn.
+        labeller: template and labels.
+        max_seq_length: longest row allowed, in tokens.
+        overlong: what happens to longer rows.
+    """
+    examples: list[TokenizedExample] = []
+    findings: list[Finding] = []
+    num_dropped = num_truncated = 0
+    for conversation in conversations:
+        try:
+            rows = labeller.examples(conversation)
+        except LabelProofError as unproven:
+            findings.append(Finding(unproven.key, conversation.location, values=unproven.values))
+            continue
+        for row in rows:
+            if len(row.input_ids) <= max_seq_length:
+                examples.append(row)
+            elif overlong == "drop":
+                num_dropped += 1
+            elif overlong == "truncate" and (cut := _truncate(row, max_seq_length)).num_supervised:
+                examples.append(cut)
+                num_truncated += 1
+            else:
+                findings.append(_too_long(row, max_seq_length, overlong))
+    return TokenizedDataset(tuple(examples), tuple(findings), num_dropped, num_truncated)
+
+
+def supervised_text(tokenizer: "PreTrainedTokenizerBase", example: TokenizedExample) -> str:
+    """What of a row is learned, as text."""
+    return str(tokenizer.decode([label for label in example.labels if label != IGNORED]))
+
+
+def supervised_preview(tokenizer: "PreTrainedTokenizerBase", example: TokenizedExample) -> list[tuple[str, bool]]:
+    """A row as runs of text, each with whether it is learned: the picture that shows what SFT is."""
+    runs: list[tuple[list[int], bool]] = []
+    for token_id, label in zip(example.input_ids, example.labels, strict=True):
+        learned = label != IGNORED
+        if not runs or runs[-1][1] != learned:
+            runs.append(([], learned))
+        runs[-1][0].append(token_id)
+    return [(str(tokenizer.decode(ids)), learned) for ids, learned in runs]
+
+
+def _is_prefix(head: Sequence[int], whole: Sequence[int]) -> bool:
+    return list(whole[: len(head)]) == list(head)
+
+
+def _example(ids: Sequence[int], spans: Sequence[tuple[int, int]], location: Location) -> TokenizedExample:
+    """Label the spans; what follows the last of them can teach nothing and is left off."""
+    kept = ids[: spans[-1][1]]
+    labels = [IGNORED] * len(kept)
+    for start, end in spans:
+        labels[start:end] = kept[start:end]
+    return TokenizedExample(tuple(kept), tuple(labels), location)
+
+
+def _truncate(row: TokenizedExample, length: int) -> TokenizedExample:
+    return TokenizedExample(row.input_ids[:length], row.labels[:length], row.location)
+
+
+def _too_long(row: TokenizedExample, limit: int, overlong: Overlong) -> Finding:
+    values: dict[str, object] = {"length": len(row.input_ids), "limit": limit}
+    if overlong == "truncate":
+        return Finding("finding.cut_to_nothing", row.location, values=values)
+    return Finding("finding.too_long", row.location, values=values)
