@@ -135,9 +135,7 @@ class CompareConfig(ModelOptions):
 ConfigType = TypeVar("ConfigType", bound=Options)
 
 
-def load_config(
-    kind: type[ConfigType], given: Mapping[str, object], *, config_file: Path | None = None
-) -> ConfigType:
+def load_config(kind: type[ConfigType], given: Mapping[str, object], *, config_file: Path | None = None) -> ConfigType:
     """Build a verb's configuration from its flags and, below them, a YAML file.
 
     Args:

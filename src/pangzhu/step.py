@@ -74,18 +74,16 @@ def _row_outcomes(
 ) -> tuple[RowOutcome, ...]:
     ends = torch.tensor(batch.row_lengths, device=places.device).cumsum(0)
     row_of_place = torch.searchsorted(ends, places, right=True)
-    counts = torch.bincount(row_of_place, minlength=len(batch.row_lengths)).tolist()
     outcomes = []
-    for index, row_losses, row_margins in zip(
-        batch.row_indices, losses.split(counts), margins.split(counts), strict=True
-    ):
+    for number, index in enumerate(batch.row_indices):
+        own = row_of_place == number
         outcomes.append(
             RowOutcome(
                 row_index=index,
-                loss=float(row_losses.sum()),
-                num_supervised=len(row_losses),
-                learned=bool((row_margins > LEARNED_MARGIN).all()),
-                right=bool((row_margins > 0).all()),
+                loss=float(losses[own].sum()),
+                num_supervised=int(own.sum()),
+                learned=bool((margins[own] > LEARNED_MARGIN).all()),
+                right=bool((margins[own] > 0).all()),
             )
         )
     return tuple(outcomes)

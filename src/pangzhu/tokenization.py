@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pangzhu.config import Overlong, TrainOn
 from pangzhu.data.conversation import Conversation, Location, Role, Turn
 from pangzhu.data.findings import Finding
+from pangzhu.errors import ModelError
 from pangzhu.template import PromptContract, control_token_ids, render
 
 if TYPE_CHECKING:
@@ -171,6 +172,9 @@ def tokenize(
             rows = labeller.examples(conversation)
         except LabelProofError as unproven:
             findings.append(Finding(unproven.key, conversation.location, values=unproven.values))
+            continue
+        except ModelError as refused:
+            findings.append(Finding("finding.template_refused", conversation.location, values=refused.values))
             continue
         for row in rows:
             if len(row.input_ids) <= max_seq_length:

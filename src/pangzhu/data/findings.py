@@ -1,13 +1,17 @@
 """What is wrong with a dataset, by line: a finding names file, line, field, reason and remedy.
 
-Reading collects findings instead of stopping at the first, so that `check` and `train` show them all at once.
+Reading collects findings instead of stopping at the first, so that `check` and `train` show them all at once. What is
+worth knowing but not wrong is a notice.
 """
 
+import json
 from dataclasses import dataclass, field
 
 from pangzhu.data.conversation import Location
 from pangzhu.errors import DataError
 from pangzhu.messages import text
+
+SKIPPABLE_PERCENT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,17 @@ class Finding:
         return text("finding.line", place=place, reason=self.reason, fix=self.fix)
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about a dataset that its owner should know and that stops nothing."""
+
+    key: str
+    values: dict[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return text(self.key, **self.values)
+
+
 class BadRowsError(DataError):
     """A dataset with rows that cannot be trained on; `findings` holds every one of them."""
 
@@ -50,4 +65,55 @@ class BadRowsError(DataError):
         self.findings = findings
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.findings), super(BadRowsError, self).__str__()])
+        return "\n".join([*map(str, self.findings), super().__str__()])
+
+
+class TooManyBadRowsError(BadRowsError):
+    """More bad rows than skipping permits, or a fault of the whole file, which no skipping heals."""
+
+    def __init__(self, findings: tuple[Finding, ...], *, num_rows: int) -> None:
+        where = str(findings[0].location.file)
+        self.findings = findings
+        if has_file_fault(findings):
+            DataError.__init__(self, "error.data.damaged_file", where=where)
+            return
+        num_bad = count_bad_rows(findings)
+        DataError.__init__(
+            self,
+            "error.data.too_many_bad_rows",
+            where=where,
+            num_bad=num_bad,
+            num_rows=num_rows,
+            share=f"{100 * num_bad / max(num_rows, 1):.2f}%",
+            num_permitted=count_skippable_rows(num_rows),
+            limit=f"{SKIPPABLE_PERCENT}%",
+        )
+
+
+def count_bad_rows(findings: tuple[Finding, ...]) -> int:
+    """How many rows the findings concern."""
+    return len({finding.location.row for finding in findings} - {0})
+
+
+def has_file_fault(findings: tuple[Finding, ...]) -> bool:
+    """Whether something is wrong with the file itself, so that rows may have gone unseen."""
+    return any(finding.location.row == 0 for finding in findings)
+
+
+def count_skippable_rows(num_rows: int) -> int:
+    """How many of `num_rows` may be left out when skipping is asked for: 1%, rounded down."""
+    return num_rows * SKIPPABLE_PERCENT // 100
+
+
+def visible(characters: str, *, limit: int = 60) -> str:
+    """At most `limit` characters of what people wrote, safe to print: what has no glyph becomes `·`."""
+    shown = characters if len(characters) <= limit else characters[:limit] + "…"
+    return "".join(letter if letter.isprintable() else "·" for letter in shown)
+
+
+def visible_value(value: object) -> str:
+    """A JSON value as its file spells it, short and safe to print."""
+    try:
+        return visible(json.dumps(value, ensure_ascii=False), limit=40)
+    except RecursionError:
+        return "[[[…"

@@ -1,0 +1,282 @@
+"""The adapter folder: written, proven, read.
+
+What lands in `output_dir` is peft's own format, loadable with no Pangzhu installed, and beside it what makes it
+trustworthy: `prompt.json` (the PromptContract), `manifest.json` (sha256 of every file; which base, by fingerprint;
+versions; metrics) and a model card. The weights are rounded to bf16 before they are proven and written, so what is proven
+is what is shipped. The manifest is written last: a folder without one is not an adapter of ours.
+
+Left to others: training (`pangzhu.train`), generating with it (`pangzhu.engines`).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pangzhu.errors import ModelError, VerificationError
+from pangzhu.messages import say, text
+from pangzhu.model import BaseFingerprint, base_fingerprint, read_json
+from pangzhu.template import PromptContract
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from pangzhu.batching import MicroBatch
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+PROMPT = "prompt.json"
+MANIFEST = "manifest.json"
+CARD = "README.md"
+LIBRARIES = ("torch", "transformers", "peft", "pangzhu")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecord:
+    """The base an adapter belongs to: how it was named, its public id where it has one, and its fingerprint."""
+
+    name: str
+    public_id: str | None
+    revision: str | None
+    fingerprint: BaseFingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `manifest.json` holds. `files` maps names to sha256, `metrics` what training reached."""
+
+    base: BaseRecord
+    data_sha256: str
+    template_sha256: str
+    files: dict[str, str]
+    versions: dict[str, str]
+    metrics: dict[str, Any]
+
+    def to_json(self) -> str:
+        """The manifest's text, the same bytes for the same content."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what shapes the numbers."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def sha256_of(file: Path) -> str:
+    """Hash of a file's bytes."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def round_to_bf16(model: "PeftModel") -> None:
+    """Round the adapter's float32 masters to what bf16 can hold, in place: what is proven is then what is saved."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(parameter.to(torch.bfloat16).to(parameter.dtype))
+
+
+def write_adapter(
+    folder: Path,
+    model: "PeftModel",
+    *,
+    tokenizer: "PreTrainedTokenizerBase",
+    contract: PromptContract,
+    base: BaseRecord,
+) -> None:
+    """Write weights, peft's config, tokenizer and prompt into `folder`; the manifest is `publish`'s."""
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model)
+    rounded = {name: state[name].detach().to("cpu", torch.bfloat16).contiguous() for name in sorted(state)}
+    save_file(rounded, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_config(folder, model, base.public_id or base.name)
+    tokenizer.save_pretrained(folder)
+    (folder / PROMPT).write_text(contract.to_json(), encoding="utf-8")
+
+
+def prove_adapter(folder: Path, model: "PeftModel", batch: "MicroBatch") -> float:
+    """Load the written adapter back from disk and hold it against the trained model, on the reference path.
+
+    Args:
+        folder: what `write_adapter` wrote.
+        model: the trained model, its masters rounded.
+        batch: rows to compare logits on.
+
+    Returns:
+        The largest difference between the adapter's logits and the base's.
+
+    Raises:
+        VerificationError: a weight is not finite, every B is zero, the adapter changes nothing, or what was loaded
+            differs from what was trained.
+    """
+    import torch
+
+    _prove_weights(folder)
+    trained_name = model.active_adapter
+    model.eval()
+    with torch.no_grad():
+        trained = _logits(model, batch)
+        with model.disable_adapter():
+            plain = _logits(model, batch)
+        model.load_adapter(str(folder), adapter_name="proof", is_trainable=False)
+        model.set_adapter("proof")
+        loaded = _logits(model, batch)
+    model.set_adapter(trained_name)
+    model.delete_adapter("proof")
+    if not torch.equal(loaded, trained):
+        raise VerificationError("error.adapter.loaded_differs", where=str(folder))
+    change = float((trained.float() - plain.float()).abs().max())
+    if change == 0.0:
+        raise VerificationError("error.adapter.changes_nothing", where=str(folder))
+    return change
+
+
+def publish(staged: Path, output_dir: Path, manifest: Manifest) -> None:
+    """Move a proven adapter to its place: every file by replacement, the manifest last."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / MANIFEST).unlink(missing_ok=True)
+    for file in sorted(staged.iterdir()):
+        file.replace(output_dir / file.name)
+    shutil.rmtree(staged)
+    unfinished = output_dir / f"{MANIFEST}.tmp"
+    with unfinished.open("w", encoding="utf-8") as opened:
+        opened.write(manifest.to_json())
+        opened.flush()
+        os.fsync(opened.fileno())
+    unfinished.replace(output_dir / MANIFEST)
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file of a staged adapter, by name."""
+    return {file.name: sha256_of(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read an adapter folder's manifest.
+
+    Raises:
+        ModelError: no adapter there, or one that Pangzhu did not finish.
+    """
+    if not (folder / CONFIG).exists():
+        raise ModelError("error.adapter.none_here", where=str(folder))
+    if not (folder / MANIFEST).exists():
+        raise ModelError("error.adapter.no_manifest", where=str(folder))
+    fields = read_json(folder / MANIFEST)
+    try:
+        base = dict(fields.pop("base"))
+        fingerprint = BaseFingerprint(**base.pop("fingerprint"))
+        return Manifest(base=BaseRecord(**base, fingerprint=fingerprint), **fields)
+    except (TypeError, KeyError, ValueError) as broken:
+        raise ModelError("error.adapter.manifest_broken", where=str(folder / MANIFEST), reason=str(broken)) from broken
+
+
+def verify_files(folder: Path) -> Manifest:
+    """The manifest, once every file has been found to be the one it names.
+
+    Raises:
+        ModelError: a file is missing or changed, a pickle stands in for the weights, or there is no manifest.
+    """
+    if (folder / "adapter_model.bin").exists():
+        raise ModelError("error.adapter.pickle", where=str(folder / "adapter_model.bin"))
+    manifest = read_manifest(folder)
+    for name, promised in manifest.files.items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file():
+            raise ModelError("error.adapter.file_missing", where=str(file))
+        if name != CARD and sha256_of(file) != promised:
+            raise ModelError("error.adapter.file_changed", where=str(file))
+    return manifest
+
+
+def check_base(manifest: Manifest, base_folder: Path, *, allow_mismatch: bool = False) -> None:
+    """Refuse a base other than the one the adapter was trained on.
+
+    Raises:
+        ModelError: another base; names the parts that differ.
+    """
+    differences = manifest.base.fingerprint.differences(base_fingerprint(base_folder))
+    if not differences:
+        return
+    if not allow_mismatch:
+        raise ModelError(
+            "error.adapter.wrong_base", where=str(base_folder), base=manifest.base.name, parts=", ".join(differences)
+        )
+    say("adapter.base_mismatch_allowed", base=manifest.base.name, parts=", ".join(differences))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterDescription:
+    """What an adapter folder holds; `fault` is what is wrong with it, or None where every file is the promised one."""
+
+    folder: Path
+    manifest: Manifest | None
+    fault: str | None
+
+    def as_json(self) -> dict[str, object]:
+        """The description as plain values."""
+        manifest = asdict(self.manifest) if self.manifest else None
+        return {"folder": str(self.folder), "intact": self.fault is None, "fault": self.fault, "manifest": manifest}
+
+    def render(self) -> str:
+        """The description in a few lines."""
+        if self.manifest is None or self.fault is not None:
+            return text("adapter.faulty", folder=self.folder, fault=self.fault)
+        return text(
+            "adapter.described",
+            folder=self.folder,
+            base=self.manifest.base.name,
+            learned=self.manifest.metrics.get("num_learned"),
+            rows=self.manifest.metrics.get("num_rows"),
+            steps=self.manifest.metrics.get("num_steps"),
+            size=(self.folder / WEIGHTS).stat().st_size / 1e6,
+        )
+
+
+def describe(folder: Path) -> AdapterDescription:
+    """Read and verify an adapter folder; what is wrong with it is part of the description."""
+    try:
+        return AdapterDescription(folder, verify_files(folder), None)
+    except ModelError as fault:
+        return AdapterDescription(folder, None, f"{fault.what} ({fault.where})")
+
+
+def _write_config(folder: Path, model: "PeftModel", base_name: str) -> None:
+    """peft's own adapter_config.json, with the public base and the target modules in sorted order."""
+    config = model.peft_config[model.active_adapter]
+    config.save_pretrained(str(folder))
+    fields = read_json(folder / CONFIG)
+    fields["base_model_name_or_path"] = base_name
+    fields["inference_mode"] = True
+    if isinstance(fields.get("target_modules"), list):
+        fields["target_modules"] = sorted(fields["target_modules"])
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _prove_weights(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / WEIGHTS)
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise VerificationError("error.adapter.not_finite", where=f"{folder / WEIGHTS}: {name}")
+    if not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name):
+        raise VerificationError("error.adapter.b_zero", where=str(folder / WEIGHTS))
+
+
+def _logits(model: "PeftModel", batch: "MicroBatch") -> "torch.Tensor":
+    """`(1, T, V)`, teacher-forced."""
+    output = model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+    logits: torch.Tensor = output.logits
+    return logits

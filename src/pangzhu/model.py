@@ -1,0 +1,245 @@
+"""The base model and its tokenizer from a folder, LoRA attached, and the fingerprints that tell one base from another.
+
+This is the only module that knows about differences between library versions and model families. Weights come from
+safetensors alone; code from a hub is never run.
+
+Left to others: where the folder comes from (`pangzhu.sources`), what is saved (`pangzhu.adapter`).
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pangzhu.config import LoraOptions
+from pangzhu.errors import ModelError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ARCHITECTURES = frozenset(
+    {
+        "Gemma3ForCausalLM",
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Phi3ForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+    }
+)
+HEAD_MODULES = frozenset({"lm_head", "embed_tokens"})
+NUM_SAMPLED_TENSORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFingerprint:
+    """Short hashes that differ between any two bases an adapter could be mixed up with."""
+
+    config: str
+    tensors: str
+    tokenizer: str
+
+    def differences(self, other: "BaseFingerprint") -> list[str]:
+        """Names of the parts that differ."""
+        mine, theirs = asdict(self), asdict(other)
+        return [name for name in mine if mine[name] != theirs[name]]
+
+
+def quiet_libraries() -> None:
+    """Keep transformers' own bars and notices off the screen; what matters is said by us."""
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model folder.
+
+    Raises:
+        ModelError: the folder holds none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    quiet_libraries()
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as broken:
+        raise ModelError("error.model.tokenizer_unreadable", where=str(folder), reason=str(broken)) from broken
+
+
+def load_base(
+    folder: Path, *, precision: Literal["bf16", "float32"], device: Literal["cpu", "cuda"] = "cpu"
+) -> "PreTrainedModel":
+    """The frozen base model of a folder, in evaluation mode.
+
+    Args:
+        folder: config.json and safetensors.
+        precision: number format of the weights in memory.
+        device: where they go.
+
+    Raises:
+        ModelError: an architecture that is not supported, or files that cannot be read.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    quiet_libraries()
+    _check_architecture(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as broken:
+        raise ModelError("error.model.weights_unreadable", where=str(folder), reason=str(broken)) from broken
+    model.requires_grad_(False)
+    return model.to(device).eval()
+
+
+def attach_lora(model: "PreTrainedModel", options: LoraOptions) -> "PeftModel":
+    """The base model with a fresh adapter of the given shape; its parameters are float32 and alone trainable.
+
+    Raises:
+        UsageError: a target module the model does not have, or the head.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=options.r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=_target_modules(model, options.target_modules),
+        use_rslora=options.use_rslora,
+        use_dora=options.use_dora,
+    )
+    return get_peft_model(model, config)
+
+
+def trainable_parameters(model: "torch.nn.Module") -> "list[torch.nn.Parameter]":
+    """The adapter's parameters, in the model's own order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def context_length(model: "PreTrainedModel") -> int:
+    """Longest sequence, in tokens, that the base was made for."""
+    return int(model.config.max_position_embeddings)
+
+
+def generation_stop_ids(folder: Path) -> tuple[int, ...]:
+    """End tokens that the model's generation_config.json names; none where it names none."""
+    file = folder / "generation_config.json"
+    if not file.exists():
+        return ()
+    ids = read_json(file).get("eos_token_id")
+    return tuple(ids) if isinstance(ids, list) else (ids,) if isinstance(ids, int) else ()
+
+
+def base_fingerprint(folder: Path) -> BaseFingerprint:
+    """Fingerprint of a model folder: its config, every tensor's name, shape and type with the bytes of the three
+    smallest, and its tokenizer.
+
+    Raises:
+        ModelError: a file is missing or not what its name says.
+    """
+    config = read_json(folder / "config.json")
+    for volatile in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        config.pop(volatile, None)
+    return BaseFingerprint(
+        config=_short_hash(json.dumps(config, sort_keys=True).encode()),
+        tensors=_short_hash(*_tensor_evidence(folder)),
+        tokenizer=_short_hash((folder / "tokenizer.json").read_bytes())
+        if (folder / "tokenizer.json").exists()
+        else "none",
+    )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file of a model folder.
+
+    Raises:
+        ModelError: missing, or not a JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as broken:
+        raise ModelError("error.model.file_unreadable", where=str(file), reason=str(broken)) from broken
+    if not isinstance(content, dict):
+        raise ModelError("error.model.file_unreadable", where=str(file), reason=type(content).__name__)
+    return content
+
+
+def _check_architecture(folder: Path) -> None:
+    named = read_json(folder / "config.json").get("architectures") or ["?"]
+    if named[0] not in ARCHITECTURES:
+        raise ModelError(
+            "error.model.architecture",
+            where=str(folder / "config.json"),
+            architecture=named[0],
+            known=", ".join(sorted(ARCHITECTURES)),
+        )
+
+
+def _target_modules(model: "PreTrainedModel", wanted: str) -> list[str]:
+    """Names of the linear layers to attach to, sorted: all but the head, or the wanted ones, each checked."""
+    import torch
+
+    present = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    if wanted == "all-linear":
+        return sorted(present - HEAD_MODULES)
+    names = sorted({name.strip() for name in wanted.split(",") if name.strip()})
+    for name in names:
+        if name in HEAD_MODULES:
+            raise UsageError("error.model.target_head", where="--target_modules", name=name)
+        if name not in present:
+            raise UsageError(
+                "error.model.target_unknown",
+                where="--target_modules",
+                name=name,
+                hint=nearest(name, present),
+                present=", ".join(sorted(present - HEAD_MODULES)),
+            )
+    return names
+
+
+def _tensor_evidence(folder: Path) -> Iterator[bytes]:
+    """Every tensor's header, then the bytes of the three smallest, file by file in the order of names."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                shapes = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118  # not a dict
+                headers = {name: (piece.get_shape(), str(piece.get_dtype())) for name, piece in shapes.items()}
+                yield json.dumps(headers, sort_keys=True).encode()
+                smallest = sorted(headers, key=lambda name: (_num_elements(headers[name][0]), name))
+                for name in smallest[:NUM_SAMPLED_TENSORS]:
+                    yield tensors.get_tensor(name).float().numpy().tobytes()
+        except (SafetensorError, OSError) as broken:
+            raise ModelError("error.model.weights_unreadable", where=str(file), reason=str(broken)) from broken
+
+
+def _num_elements(shape: list[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _short_hash(*pieces: bytes) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()[:16]

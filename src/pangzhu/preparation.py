@@ -1,0 +1,116 @@
+"""Everything between a configuration and the first step: base, tokenizer, rows, labels proven, steps planned.
+
+`train` and `check` share it, so that what is checked is what is trained. Nothing here loads the model's weights.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pangzhu.config import DataOptions, Device, ModelOptions
+from pangzhu.data import Dataset, find_problems
+from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, count_bad_rows, count_skippable_rows
+from pangzhu.errors import DataError, ResourceError, UsageError
+from pangzhu.examples import example
+from pangzhu.messages import say
+from pangzhu.model import generation_stop_ids, load_tokenizer, read_json
+from pangzhu.sources import BaseModel, resolve
+from pangzhu.template import PromptContract, contract_for
+from pangzhu.tokenization import Labeller, TokenizedDataset, tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedBase:
+    """A base model that is here, and how it is spoken to."""
+
+    source: BaseModel
+    tokenizer: "PreTrainedTokenizerBase"
+    contract: PromptContract
+    context_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRows:
+    """A dataset read and tokenized. `findings` are the rows that cannot be trained on, from reading and labelling."""
+
+    dataset: Dataset
+    tokenized: TokenizedDataset
+    findings: tuple[Finding, ...]
+
+
+def prepare_base(options: ModelOptions, *, system: str | None = None) -> PreparedBase:
+    """Find the base model and its tokenizer, and settle how conversations are rendered."""
+    source = resolve(options.model_name_or_path, hub=options.hub, revision=options.revision)
+    tokenizer = load_tokenizer(source.folder)
+    contract = contract_for(tokenizer, system=system, generation_stop_ids=generation_stop_ids(source.folder))
+    length = int(read_json(source.folder / "config.json").get("max_position_embeddings", tokenizer.model_max_length))
+    return PreparedBase(source, tokenizer, contract, length)
+
+
+def read_rows(options: DataOptions, base: PreparedBase) -> PreparedRows:
+    """Read and tokenize a dataset; problems are collected, not raised.
+
+    Raises:
+        DataError: the file as a whole cannot be read.
+        UsageError: `--max_seq_length` is longer than the model's context.
+    """
+    path = options.dataset_path
+    if path is None:
+        path = example("instruct_tiny.jsonl")
+        say("data.packaged_examples", path=path)
+    limit = _max_seq_length(options, base)
+    dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
+    labeller = Labeller(base.tokenizer, base.contract, options.train_on)
+    tokenized = tokenize(dataset.conversations, labeller, max_seq_length=limit, overlong=options.overlong)
+    findings = (*dataset.rejected, *tokenized.findings)
+    return PreparedRows(dataset, tokenized, tuple(sorted(findings, key=lambda finding: finding.location.row)))
+
+
+def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:
+    """Refuse rows that cannot be trained on, every one of them named.
+
+    Args:
+        rows: what was read.
+        skip_bad: go on without up to 1% of the rows.
+
+    Raises:
+        BadRowsError: rows with problems, more than may be skipped.
+        DataError: nothing is left to train on.
+    """
+    num_rows = rows.dataset.num_rows
+    if rows.findings and not skip_bad:
+        raise BadRowsError(rows.findings, num_rows=num_rows)
+    if count_bad_rows(rows.findings) > count_skippable_rows(num_rows):
+        raise TooManyBadRowsError(rows.findings, num_rows=num_rows)
+    for finding in rows.findings:
+        say("data.skipped", finding=finding)
+    if rows.tokenized.num_supervised == 0:
+        raise DataError("error.data.nothing_to_learn", where=str(rows.dataset.path))
+
+
+def decide_device(wanted: Device) -> Literal["cpu", "cuda"]:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ResourceError: CUDA was asked for and there is none.
+    """
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("error.machine.no_cuda", where="--device cuda")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _max_seq_length(options: DataOptions, base: PreparedBase) -> int:
+    if options.max_seq_length is None:
+        return base.context_length
+    if options.max_seq_length > base.context_length:
+        raise UsageError(
+            "error.config.longer_than_context",
+            where="--max_seq_length",
+            wanted=options.max_seq_length,
+            limit=base.context_length,
+        )
+    return options.max_seq_length

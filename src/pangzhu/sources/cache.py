@@ -1,0 +1,134 @@
+"""Where base models are kept, and how something half written never passes for whole.
+
+A folder in the cache counts only once its stamp, `pangzhu.json`, is in it. The stamp is written last, through a temporary
+file and `os.replace`, and names every file with its size and sha256. Folders are never renamed: Windows refuses that
+while anything in them is open. What this does not do: fetch anything.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pangzhu.errors import ResourceError
+from pangzhu.messages import say
+
+STAMP = "pangzhu.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+def user_cache_dir() -> Path:
+    """The platform's folder for what can be fetched again."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def cache_root() -> Path:
+    """Pangzhu's own cache: the environment's PANGZHU_CACHE, else `pangzhu` in the user's cache folder."""
+    chosen = os.environ.get("PANGZHU_CACHE")
+    return Path(chosen).expanduser().resolve() if chosen else user_cache_dir() / "pangzhu"
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Let one process at a time work on `name`; a second one says so and waits."""
+    folder = cache_root() / "locks"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name.replace('/', '--')}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("source.waiting", name=name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_disk_error(failed: Exception) -> bool:
+    """Whether the disk is full, read-only or forbidden."""
+    return isinstance(failed, OSError) and failed.errno in (*DISK_FULL, *DISK_FORBIDDEN)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk under `folder` into a sentence; other errors pass."""
+    try:
+        yield
+    except OSError as failed:
+        if not is_disk_error(failed):
+            raise
+        key = "error.model.disk_full" if failed.errno in DISK_FULL else "error.model.cache_not_writable"
+        raise ResourceError(key, where=str(folder)) from failed
+
+
+def need_space(folder: Path, num_bytes: int) -> None:
+    """Refuse to begin what would not fit.
+
+    Raises:
+        ResourceError: fewer than `num_bytes` bytes are free where `folder` is.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise ResourceError("error.model.no_space", where=str(folder), need=size_text(num_bytes), free=size_text(free))
+
+
+def size_text(num_bytes: int) -> str:
+    """`988 MB`: decimal megabytes, as the hubs count them."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def write_stamp(folder: Path, about: dict[str, object]) -> None:
+    """Declare `folder` whole: `about` and the size and sha256 of every file in it."""
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != STAMP
+    }
+    temporary = folder / f"{STAMP}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(about | {"files": files}, file, ensure_ascii=False, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / STAMP)
+
+
+def read_stamp(folder: Path) -> dict[str, object] | None:
+    """What the stamp says, or None where there is none, it is broken, or a file's size is not the one it names."""
+    try:
+        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        whole = all((folder / name).stat().st_size == file["size"] for name, file in stamp["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return stamp if whole else None
+
+
+def publish(made: Path, folder: Path, about: dict[str, object]) -> None:
+    """Move the files of `made` into `folder`, which is not there until the stamp is, and write the stamp.
+
+    Both are on the same disk, so each move is one `os.replace`. An old stamp goes first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STAMP).unlink(missing_ok=True)
+    for path in sorted(made.iterdir()):
+        path.replace(folder / path.name)
+    write_stamp(folder, about)

@@ -1,0 +1,283 @@
+"""Requests to a hub that may fail halfway: try again with patience, go on where it stopped, keep only what is right.
+
+huggingface_hub 2.4 goes on within one call but throws the partial file away when the call fails, so that a download of
+one gigabyte over a poor line may never end. Here the part stays on the disk as `….part` and the next attempt, of this
+command or of the next, asks for the rest. A file gets its name only once its hash is the one the hub promised.
+What this does not do: know which files a model has (`hubs`).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pangzhu.errors import ModelError
+from pangzhu.messages import say, text
+from pangzhu.sources.cache import sha256_of, size_text
+from pangzhu.sources.folder import WEB_PAGE
+
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+CHUNK_BYTES = 1 << 20
+PROGRESS_SECONDS = 10.0
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a hub.
+
+    Args:
+        read_seconds: silence after which a request is given up.
+        tries: attempts in a row that bring nothing new before giving up.
+        first_wait: seconds before the second attempt; doubled each time.
+        longest_wait: the most seconds between two attempts, whatever the hub asks for.
+    """
+
+    read_seconds: float = 15.0
+    tries: int = 3
+    first_wait: float = 2.0
+    longest_wait: float = 30.0
+
+
+PATIENCE = Patience()
+
+
+class Response(Protocol):
+    """What is used of an answer, whichever library gave it."""
+
+    status_code: int
+    headers: Mapping[str, str]
+
+    def iter_bytes(self, chunk_size: int) -> Iterator[bytes]:
+        """The body, in pieces."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model is asked for, and from whom. The token is never shown."""
+
+    endpoint: str
+    name: str
+    revision: str | None
+    token: str | None
+
+    def __repr__(self) -> str:
+        return f"Source({self.endpoint}, {self.name}, {self.revision})"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a model as the hub lists it.
+
+    Args:
+        name: plain file name, at the root of the repository.
+        size: in bytes.
+        sha256: of the content, for large files.
+        git_sha1: git's name of the content, for small files.
+    """
+
+    name: str
+    size: int
+    sha256: str | None
+    git_sha1: str | None
+
+    @property
+    def identity(self) -> str:
+        """Name of the content in the cache."""
+        return self.sha256 or self.git_sha1 or f"{self.size}-{self.name}"
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """What a request may raise. The HTTP library beneath huggingface_hub has changed its name before."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    of_library = [kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"]
+    return (*of_library, HfHubHTTPError, ConnectionError)
+
+
+def patiently(
+    act: Callable[[], Result], source: Source, *, file: str = "", done: Callable[[], int] = lambda: 0
+) -> Result:
+    """Do `act` until it succeeds, fails for good, or brings nothing new `PATIENCE.tries` times in a row.
+
+    Args:
+        act: one attempt.
+        source: for the sentences.
+        file: what is asked for.
+        done: bytes so far; an attempt that adds some is not counted against the hub.
+
+    Raises:
+        ModelError: what happened, and the other ways to a model.
+    """
+    failures = 0
+    while True:
+        before = done()
+        try:
+            return act()
+        except network_errors() as failed:
+            failures = 1 if done() > before else failures + 1
+            if failures >= PATIENCE.tries or (_status(failed) or 503) not in TRANSIENT:
+                raise explain(failed, source, file=file) from failed
+            _wait(failed, source, file=file, attempt=failures + 1)
+
+
+def _wait(failed: Exception, source: Source, *, file: str, attempt: int) -> None:
+    """Sleep as long as the hub asks for, or twice as long as the last time, within bounds."""
+    asked = _header(failed, "Retry-After")
+    wait = float(asked) if asked and asked.isdigit() else PATIENCE.first_wait * 2 ** (attempt - 2)
+    wait = min(wait, PATIENCE.longest_wait)
+    say(
+        "source.retrying",
+        file=file or source.name,
+        reason=_reason(failed, source),
+        seconds=wait,
+        attempt=attempt,
+        tries=PATIENCE.tries,
+    )
+    time.sleep(wait)
+
+
+def explain(failed: Exception, source: Source, *, file: str = "") -> ModelError:
+    """The error a user reads for an exception of the network."""
+    status = _status(failed)
+    if status is None:
+        return ModelError(
+            "error.model.hub_interrupted",
+            endpoint=source.endpoint,
+            file=file or source.name,
+            tries=PATIENCE.tries,
+            reason=_reason(failed, source),
+        )
+    if status in (401, 403, 404) and not file:
+        return _refusal(failed, status, source)
+    if status == 429:
+        return ModelError("error.model.rate_limited", endpoint=source.endpoint)
+    return ModelError("error.model.hub_failed", endpoint=source.endpoint, status=status, file=file or source.name)
+
+
+def _refusal(failed: Exception, status: int, source: Source) -> ModelError:
+    """Tell apart what the hub answers alike: it says 401 for a private model and for one that does not exist."""
+    code = _header(failed, "X-Error-Code")
+    if code == "RevisionNotFound":
+        key = "error.model.no_revision"
+    elif code == "GatedRepo" or status == 403:
+        key = "error.model.gated"
+    elif status == 401 and source.token:
+        key = "error.model.token_refused"
+    else:
+        key = "error.model.not_on_hub"
+    return ModelError(key, endpoint=source.endpoint, name=source.name, revision=source.revision or "main")
+
+
+def _response(failed: Exception) -> Response | None:
+    return getattr(failed, "response", None)
+
+
+def _status(failed: Exception) -> int | None:
+    response = _response(failed)
+    return None if response is None else response.status_code
+
+
+def _header(failed: Exception, name: str) -> str | None:
+    response = _response(failed)
+    return None if response is None else response.headers.get(name)
+
+
+def _reason(failed: Exception, source: Source) -> str:
+    """One line without the token."""
+    status = _status(failed)
+    said = f"HTTP {status}" if status else f"{type(failed).__name__}: {failed}".splitlines()[0].removesuffix(": ")
+    return said.replace(source.token, "***") if source.token else said
+
+
+def fetch(file: RemoteFile, url: str, target: Path, source: Source) -> None:
+    """Download `url` to `target`, beginning where `target.part` ends, and check it.
+
+    Raises:
+        ModelError: the hub failed for good, or the bytes are not those promised; a wrong part is thrown away.
+    """
+    part = target.with_name(target.name + ".part")
+
+    def size() -> int:
+        return part.stat().st_size if part.exists() else 0
+
+    resumed = _announce(file, size())
+    if size() != file.size:
+        patiently(lambda: _stream(file, url, part, source), source, file=file.name, done=size)
+    if not _is_right(file, part) and resumed:  # the old part may have been another file's: once more from nothing
+        part.unlink(missing_ok=True)
+        patiently(lambda: _stream(file, url, part, source), source, file=file.name, done=size)
+    if not _is_right(file, part):
+        raise _wrong_bytes(file, part, source)
+    part.replace(target)
+
+
+def _announce(file: RemoteFile, done: int) -> bool:
+    """Say what is fetched, and whether it is gone on with."""
+    if done:
+        say("source.resuming_file", file=file.name, size=size_text(file.size), done=size_text(done))
+    else:
+        say("source.downloading_file", file=file.name, size=size_text(file.size))
+    return done > 0
+
+
+def _stream(file: RemoteFile, url: str, part: Path, source: Source) -> None:
+    """One request for what `part` lacks. A part the server cannot go on from (416, or too long) is begun anew."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
+
+    part.parent.mkdir(parents=True, exist_ok=True)
+    have = part.stat().st_size if part.exists() else 0
+    headers = build_hf_headers(token=source.token or False) | {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with get_session().stream("GET", url, headers=headers, timeout=PATIENCE.read_seconds) as response:
+        if response.status_code == 416 and have:
+            part.unlink()
+        hf_raise_for_status(response)
+        with part.open("ab" if response.status_code == 206 else "wb") as sink:
+            _copy(response, sink.write, file)
+    if part.stat().st_size < file.size:
+        raise ConnectionError(text("source.cut_short"))
+
+
+def _copy(response: Response, write: Callable[[bytes], int], file: RemoteFile) -> None:
+    """Write the body as it comes, saying now and then how far it is."""
+    told, done = time.monotonic(), 0
+    for chunk in response.iter_bytes(CHUNK_BYTES):
+        write(chunk)
+        done += len(chunk)
+        if time.monotonic() - told > PROGRESS_SECONDS:
+            told = time.monotonic()
+            say("source.downloading_progress", file=file.name, done=size_text(done), size=size_text(file.size))
+
+
+def _is_right(file: RemoteFile, path: Path) -> bool:
+    """Size and, where the hub gave one, hash."""
+    if not path.exists() or path.stat().st_size != file.size:
+        return False
+    if file.sha256:
+        return sha256_of(path) == file.sha256
+    return file.git_sha1 is None or _git_sha1(path) == file.git_sha1
+
+
+def _git_sha1(path: Path) -> str:
+    """What git calls this content: sha1 over `blob SIZE\\0` and the bytes. Small files only."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _wrong_bytes(file: RemoteFile, part: Path, source: Source) -> ModelError:
+    with part.open("rb") as opened:
+        page = WEB_PAGE.match(opened.read(256)) is not None
+    part.unlink()
+    if page:
+        return ModelError("error.model.hub_html", endpoint=source.endpoint)
+    return ModelError("error.model.wrong_bytes", file=file.name, endpoint=source.endpoint)

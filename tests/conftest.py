@@ -1,0 +1,147 @@
+"""Tiny models and tokenizers, built in process: every test but those marked `real` runs without a network or a download."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from pangzhu.data.conversation import Conversation, Location, Turn
+from pangzhu.messages import set_language
+
+FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma3", "phi3")
+CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TEMPLATE = (
+    "{%- if messages[0].role != 'system' -%}{{- '<|im_start|>system\\nBe brief.<|im_end|>\\n' -}}{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_english() -> None:
+    set_language("en")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only this machine answers: a connection to anywhere else fails the test."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else "local"
+        if host not in ("127.0.0.1", "localhost", "::1", "local"):
+            raise AssertionError(f"a test reached for the network: {address}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level, one token a byte: any text survives the way there and back."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate((*CONTROL_TOKENS, *alphabet))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=TEMPLATE,
+        model_max_length=2048,
+    )
+
+
+def build_model(family: str) -> torch.nn.Module:
+    """A random two-layer model of a family, float32, the same one each time."""
+    from transformers import (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        LlamaConfig,
+        LlamaForCausalLM,
+        MistralConfig,
+        MistralForCausalLM,
+        Phi3Config,
+        Phi3ForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
+
+    kinds = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 8}),
+        "llama": (LlamaConfig, LlamaForCausalLM, {}),
+        "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
+        "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM, {"head_dim": 8, "sliding_window": 16}),
+        "phi3": (Phi3Config, Phi3ForCausalLM, {"pad_token_id": 0}),
+    }
+    config_class, model_class, special = kinds[family]
+    torch.manual_seed(7)
+    config = config_class(
+        vocab_size=len(CONTROL_TOKENS) + 256,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        bos_token_id=None,
+        eos_token_id=2,
+        **special,
+    )
+    return model_class(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tiny tokenizer."""
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with the tiny model of a family, as a user would have it on disk."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str = "qwen2") -> Path:
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp("models") / family
+            build_model(family).save_pretrained(made[family])
+            build_tokenizer().save_pretrained(made[family])
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of its own, so that a test neither sees nor leaves anything in the user's."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("PANGZHU_CACHE", str(folder))
+    return folder
+
+
+def conversation(*texts: str, system: str | None = None, line: int = 1, **extra: str) -> Conversation:
+    """User and assistant in turn."""
+    turns = [Turn("user" if number % 2 == 0 else "assistant", content) for number, content in enumerate(texts)]
+    first = [Turn("system", system)] if system is not None else []
+    return Conversation((*first, *turns), Location(Path("rows.jsonl"), line, line), tuple(extra.items()))
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    """Six short rows, alpaca, JSON lines."""
+    file = tmp_path / "rows.jsonl"
+    rows = [{"instruction": f"q{number}?", "input": "", "output": f"answer {number * 7}."} for number in range(6)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
