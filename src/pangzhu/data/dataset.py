@@ -11,16 +11,7 @@ from pathlib import Path
 
 from pangzhu.data.control_tokens import DEFAULT_CONTROL_TOKENS
 from pangzhu.data.conversation import Conversation
-from pangzhu.data.findings import (
-    BadRowsError,
-    Finding,
-    Notice,
-    TooManyBadRowsError,
-    count_bad_rows,
-    count_skippable_rows,
-    has_file_fault,
-    visible,
-)
+from pangzhu.data.findings import BadRowsError, Finding, Notice, TooManyBadRowsError, may_skip, visible
 from pangzhu.data.formats import Converted, convert_row
 from pangzhu.data.reading import Layout, Source, open_source, read_rows
 from pangzhu.data.row_check import Rules
@@ -83,15 +74,9 @@ def load_dataset(
     )
     if dataset.rejected and not skip_bad:
         raise BadRowsError(dataset.rejected, num_rows=dataset.num_rows)
-    if dataset.rejected and not _may_skip(dataset):
+    if dataset.rejected and not may_skip(dataset.rejected, num_rows=dataset.num_rows):
         raise TooManyBadRowsError(dataset.rejected, num_rows=dataset.num_rows)
     return dataset
-
-
-def _may_skip(dataset: Dataset) -> bool:
-    if has_file_fault(dataset.rejected):
-        return False
-    return count_bad_rows(dataset.rejected) <= count_skippable_rows(dataset.num_rows)
 
 
 def find_problems(

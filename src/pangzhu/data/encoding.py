@@ -77,8 +77,8 @@ def refuse_binary(raw: bytes, path: Path) -> None:
 def _refuse_nul(raw: bytes, path: Path) -> None:
     if b"\x00" not in raw:
         return
-    if len(raw) % 2 == 0 and raw[:2].count(0) == 1:
-        codec = "utf-16-be" if raw[0] == 0 else "utf-16-le"
+    codec = "utf-16-be" if raw[0] == 0 else "utf-16-le"
+    if raw[:2].count(0) == 1 and _decodes(raw, codec):
         command = _command(_CONVERT, codec, path)
         raise DataError("error.data.utf16_without_bom", where=str(path), encoding=codec.upper(), command=command)
     raise DataError("error.data.binary", where=str(path))
@@ -95,7 +95,7 @@ def _decode_unmarked(raw: bytes, path: Path) -> tuple[str, str]:
     try:
         return raw.decode("utf-8"), "UTF-8"
     except UnicodeDecodeError as misfit:
-        _refuse_cut(raw, path, misfit)
+        _refuse_cut(raw, path, misfit=misfit)
         if _is_partly_utf8(raw):
             raise _mixed(raw, path, offset=misfit.start) from misfit
         return _decode_gb18030(raw, path, offset=misfit.start), "GB18030"
@@ -106,7 +106,7 @@ def _decode_gb18030(raw: bytes, path: Path, *, offset: int) -> str:
         decoded = raw.decode("gb18030")
     except UnicodeDecodeError as misfit:
         raise _undecodable(raw, path, offset=misfit.start, codec="gb18030") from misfit
-    if not _looks_chinese(decoded):
+    if not _looks_chinese(decoded) or _reads_better_as_big5(raw, decoded):
         raise _undecodable(raw, path, offset=offset, codec="gb18030")
     return decoded
 
@@ -114,9 +114,22 @@ def _decode_gb18030(raw: bytes, path: Path, *, offset: int) -> str:
 def _looks_chinese(decoded: str) -> bool:
     """Whether much of what is not ASCII is in everyday Chinese use.
 
-    Western and Japanese text and Big5 often decode as GB18030 too, into characters hardly anyone writes.
+    Western and Japanese text often decodes as GB18030 too, into characters hardly anyone writes.
     """
-    return _common_share("".join(letter for letter in decoded if letter > "\x7f")) >= 0.4
+    return _common_share(_foreign(decoded)) >= 0.4
+
+
+def _reads_better_as_big5(raw: bytes, decoded: str) -> bool:
+    """Whether the bytes make everyday traditional Chinese in Big5, rather than everyday characters in GB18030."""
+    if not _decodes(raw, "big5"):
+        return False
+    as_big5 = _foreign(raw.decode("big5"))
+    everyday = sum(letter.encode("big5", errors="ignore")[:1] <= b"\xc6" for letter in as_big5)
+    return everyday / max(len(as_big5), 1) > _common_share(_foreign(decoded))
+
+
+def _foreign(decoded: str) -> str:
+    return "".join(letter for letter in decoded if letter > "\x7f")
 
 
 def _common_share(decoded: str) -> float:
@@ -129,7 +142,7 @@ def _is_common(letter: str) -> bool:
     return len(encoded) == 2 and (encoded[0] in (0xA1, 0xA3) or 0xB0 <= encoded[0] <= 0xD7)
 
 
-def _refuse_cut(raw: bytes, path: Path, misfit: UnicodeDecodeError) -> None:
+def _refuse_cut(raw: bytes, path: Path, *, misfit: UnicodeDecodeError) -> None:
     cut = misfit.end == len(raw) and misfit.reason == "unexpected end of data"
     if cut and not raw[: misfit.start].isascii():
         line = _line_at(raw, misfit.start, codec="utf-8")

@@ -100,6 +100,11 @@ def has_file_fault(findings: tuple[Finding, ...]) -> bool:
     return any(finding.location.row == 0 for finding in findings)
 
 
+def may_skip(findings: tuple[Finding, ...], *, num_rows: int) -> bool:
+    """Whether the bad rows may be left out: no more than the limit, and nothing wrong with the file itself."""
+    return not has_file_fault(findings) and count_bad_rows(findings) <= count_skippable_rows(num_rows)
+
+
 def count_skippable_rows(num_rows: int) -> int:
     """How many of `num_rows` may be left out when skipping is asked for: 1%, rounded down."""
     return num_rows * SKIPPABLE_PERCENT // 100

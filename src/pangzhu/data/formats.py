@@ -45,7 +45,7 @@ def convert_row(raw: RawRow, rules: Rules) -> Converted:
         return Converted(None, raw.findings)
     check = RowCheck(raw.location, rules)
     format_name = _tell_format(raw.fields, check)
-    turns = _turns(raw.fields, format_name, check) if format_name else []
+    turns = _turns(raw.fields, format_name, check=check) if format_name else []
     tokens = tuple(sorted(check.control_tokens))
     if check.findings:
         return Converted(None, tuple(check.findings), format_name, tokens)
@@ -67,14 +67,14 @@ def _tell_format(fields: Mapping[str, object], check: RowCheck) -> str | None:
     return chats[0] if chats else "alpaca"
 
 
-def _turns(fields: Mapping[str, object], format_name: str, check: RowCheck) -> list[Turn]:
+def _turns(fields: Mapping[str, object], format_name: str, *, check: RowCheck) -> list[Turn]:
     for name in _UNSUPPORTED:
         if fields.get(name):
             check.report(Finding("finding.unsupported_key", check.location, name, {"name": name}))
     system = _system(fields.get("system"), check)
     if format_name == "alpaca":
         return system + _history(fields.get("history"), check) + _last_exchange(fields, check)
-    turns = chat_turns(format_name, fields[format_name], check)
+    turns = chat_turns(format_name, fields[format_name], check=check)
     if system and turns and turns[0].role == "system":
         check.report(Finding("finding.two_systems", check.location, "system"))
     return system + turns
@@ -87,14 +87,14 @@ def _system(value: object, check: RowCheck) -> list[Turn]:
 
 def _last_exchange(fields: Mapping[str, object], check: RowCheck) -> list[Turn]:
     turns = [Turn("user", _question(fields, check))]
-    name = _one_of(ANSWER_FIELDS, fields, check, is_required=check.rules.require_answer)
+    name = _one_of(ANSWER_FIELDS, fields, check=check, is_required=check.rules.require_answer)
     if name and (check.rules.require_answer or not _is_blank(fields[name])):
         turns.append(Turn("assistant", check.text(name, fields[name], role="assistant")))
     return turns
 
 
 def _question(fields: Mapping[str, object], check: RowCheck) -> str:
-    name = _one_of(QUESTION_FIELDS, fields, check, is_required=True)
+    name = _one_of(QUESTION_FIELDS, fields, check=check, is_required=True)
     question = check.text(name, fields[name], role="user") if name else ""
     given = fields.get("input")
     context = check.text("input", "" if given is None else given, role="user", may_be_blank=True)
@@ -105,7 +105,7 @@ def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _one_of(names: Sequence[str], fields: Mapping[str, object], check: RowCheck, *, is_required: bool) -> str | None:
+def _one_of(names: Sequence[str], fields: Mapping[str, object], *, check: RowCheck, is_required: bool) -> str | None:
     """Which of the names for one thing the row uses."""
     present = [name for name in names if name in fields]
     if len(present) > 1:
@@ -133,10 +133,12 @@ def _history(value: object, check: RowCheck) -> list[Turn]:
     if not isinstance(value, list):
         check.report_type("history", value, wanted="list")
         return []
-    return [turn for index, pair in enumerate(value) for turn in _earlier_exchange(pair, f"history[{index}]", check)]
+    return [
+        turn for index, pair in enumerate(value) for turn in _earlier_exchange(pair, f"history[{index}]", check=check)
+    ]
 
 
-def _earlier_exchange(pair: object, name: str, check: RowCheck) -> list[Turn]:
+def _earlier_exchange(pair: object, name: str, *, check: RowCheck) -> list[Turn]:
     if not isinstance(pair, list) or len(pair) != 2:
         check.report(Finding("finding.not_pair", check.location, name))
         return []

@@ -30,20 +30,20 @@ _UNSUPPORTED = ("tool_calls", "tool_call_id", "function_call", "images", "audio"
 _HARMLESS: tuple[object, ...] = (None, "", [], 1)
 
 
-def chat_turns(name: str, value: object, check: RowCheck) -> list[Turn]:
+def chat_turns(name: str, value: object, *, check: RowCheck) -> list[Turn]:
     """The turns of the field `name`, in order; what is wrong with them is noted."""
     if not isinstance(value, list):
         check.report_type(name, value, wanted="list")
         return []
     already = len(check.findings)
-    turns = [_turn(item, f"{name}[{index}]", check) for index, item in enumerate(value)]
+    turns = [_turn(item, f"{name}[{index}]", check=check) for index, item in enumerate(value)]
     read = [turn for turn in turns if turn]
     if len(check.findings) == already:
-        _check_order(read, name, check)
+        _check_order(read, name, check=check)
     return read
 
 
-def _turn(item: object, place: str, check: RowCheck) -> Turn | None:
+def _turn(item: object, place: str, *, check: RowCheck) -> Turn | None:
     if not isinstance(item, dict):
         check.report(Finding("finding.not_object", check.location, place, {"value": visible_value(item)}))
         return None
@@ -55,14 +55,16 @@ def _turn(item: object, place: str, check: RowCheck) -> Turn | None:
     role_name, content_name = ("from", "value") if is_sharegpt else ("role", "content")
     missing = [name for name in (role_name, content_name) if name not in item]
     for name in missing:
-        _report_missing(name, item, place, check)
+        _report_missing(name, item, place=place, check=check)
     if missing:
         return None
-    role = _role(item[role_name], f"{place}.{role_name}", check)
-    return Turn(role, _content(item[content_name], f"{place}.{content_name}", role, check)) if role else None
+    role = _role(item[role_name], f"{place}.{role_name}", check=check)
+    if role is None:
+        return None
+    return Turn(role, _content(item[content_name], f"{place}.{content_name}", role=role, check=check))
 
 
-def _report_missing(name: str, item: Mapping[str, object], place: str, check: RowCheck) -> None:
+def _report_missing(name: str, item: Mapping[str, object], *, place: str, check: RowCheck) -> None:
     known = ("role", "content", "from", "value")
     hints = (nearest(given, (name,)) for given in item if given not in known)
     values: dict[str, object] = {
@@ -73,7 +75,7 @@ def _report_missing(name: str, item: Mapping[str, object], place: str, check: Ro
     check.report(Finding("finding.missing_field", check.location, f"{place}.{name}", values))
 
 
-def _role(value: object, place: str, check: RowCheck) -> Role | None:
+def _role(value: object, place: str, *, check: RowCheck) -> Role | None:
     if not isinstance(value, str):
         check.report_type(place, value, wanted="text")
         return None
@@ -87,15 +89,15 @@ def _role(value: object, place: str, check: RowCheck) -> Role | None:
     return ROLES[value]
 
 
-def _content(value: object, place: str, role: Role, check: RowCheck) -> str:
+def _content(value: object, place: str, *, role: Role, check: RowCheck) -> str:
     """The text of a turn, put together from its parts where it comes in parts."""
     if not isinstance(value, list):
         return check.text(place, value, role=role)
-    parts = [_part(part, f"{place}[{index}]", check) for index, part in enumerate(value)]
+    parts = [_part(part, f"{place}[{index}]", check=check) for index, part in enumerate(value)]
     return "" if None in parts else check.text(place, "".join(filter(None, parts)), role=role)
 
 
-def _part(part: object, place: str, check: RowCheck) -> str | None:
+def _part(part: object, place: str, *, check: RowCheck) -> str | None:
     if not isinstance(part, dict) or part.get("type") != "text":
         kind = part.get("type") if isinstance(part, dict) else part
         check.report(Finding("finding.not_text_part", check.location, place, {"kind": visible_value(kind)}))
@@ -107,7 +109,7 @@ def _part(part: object, place: str, check: RowCheck) -> str | None:
     return None
 
 
-def _check_order(turns: list[Turn], name: str, check: RowCheck) -> None:
+def _check_order(turns: list[Turn], name: str, *, check: RowCheck) -> None:
     """Note the first turn that stands where another role belongs."""
     start = 1 if turns and turns[0].role == "system" else 0
     if len(turns) == start:

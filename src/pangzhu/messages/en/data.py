@@ -29,7 +29,7 @@ MESSAGES = {
     "error.data.empty": "The file is empty.",
     "error.data.empty.fix": 'Write one row a line, for instance {{"instruction": "question", "output": "answer"}}.',
     "error.data.no_rows": "The file holds no rows.",
-    "error.data.no_rows.fix": 'Put at least one row into it, such as {{"instruction": "question", "output": "answer"}}.',
+    "error.data.no_rows.fix": 'Put at least one row into it, as {{"instruction": "question", "output": "answer"}}.',
     "error.data.spreadsheet": "This is an Excel workbook, not a text file.",
     "error.data.spreadsheet.fix": "In Excel or WPS choose “Save as” and the type “CSV UTF-8”, then name the .csv file.",
     "error.data.columnar": "This is a Parquet, Arrow or Avro file, not a text file.",
@@ -68,7 +68,7 @@ MESSAGES = {
     # JSON
     "finding.cut_off": "the row breaks off at column {column}:{picture}",
     "finding.cut_off.fix": "Complete the row or delete it; if the file was downloaded, fetch it again.",
-    "finding.missing_comma": "a comma is missing at column {column}, or a quotation mark stands inside a text:{picture}",
+    "finding.missing_comma": "at column {column} a comma is missing, or a quotation mark stands in a text:{picture}",
     "finding.missing_comma.fix": 'Put the comma; write quotation marks inside a text as \\" or use “ ”.',
     "finding.missing_colon": "a colon is missing after the field's name at column {column}:{picture}",
     "finding.missing_colon.fix": 'Write "field": "text".',

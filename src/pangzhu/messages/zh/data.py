@@ -10,7 +10,8 @@ MESSAGES = {
     "error.data.bad_rows": "共 {num_rows} 行数据，有 {num_findings} 个问题。",
     "error.data.bad_rows.fix": "按上面列出的位置逐一改正；`pangzhu check 文件` 可再次检查。",
     "error.data.too_many_bad_rows": (
-        "{num_rows} 行数据中有 {num_bad} 行有问题（{share}）；--skip_bad 最多只能跳过 {limit}，这里是 {num_permitted} 行。"
+        "{num_rows} 行数据中有 {num_bad} 行有问题（{share}）；"
+        "--skip_bad 最多只能跳过 {limit}，这里是 {num_permitted} 行。"
     ),
     "error.data.too_many_bad_rows.fix": "按上面列出的位置逐一改正；`pangzhu check 文件` 可再次检查。",
     "error.data.damaged_file": "文件本身有损坏，可能丢了数据行，所以 --skip_bad 不起作用。",
@@ -46,7 +47,8 @@ MESSAGES = {
     "error.data.mixed_encodings.fix": "用下面的命令逐行转成 UTF-8，再使用新文件：\n    {command}",
     "error.data.undecodable": "第 {line} 行的字节 {byte}（字节偏移 {offset}）既不是 UTF-8，也不是 GB18030。",
     "error.data.undecodable.fix": (
-        "在编辑器里重新输入这一行，并把文件存为 UTF-8。如果整个文件用的是您知道的另一种编码（如 big5、shift_jis、cp1252），"
+        "在编辑器里重新输入这一行，并把文件存为 UTF-8。"
+        "如果整个文件用的是您知道的另一种编码（如 big5、shift_jis、cp1252），"
         "请用它的名称替换下面命令里的 ENCODING：\n    {command}"
     ),
     "error.data.cut_in_character": "文件在第 {line} 行的一个字中间断开了（字节偏移 {offset}）：它没有传完整。",
