@@ -4,9 +4,10 @@ import io
 import json
 
 import pytest
+from rich.table import Table
+
 from pangzhu import messages
 from pangzhu.cli import console
-from rich.table import Table
 
 
 def stream(encoding: str, *, terminal: bool = False, errors: str = "strict") -> io.TextIOWrapper:
@@ -72,7 +73,7 @@ def test_a_table_in_a_file_has_no_colour_and_room_for_paths(capsys: pytest.Captu
             table.add_row("路" * 50)
             return table
 
-    assert console.print_result(Tabled(), as_json=False) == 0
+    assert console.print_result(Tabled()) == 0
     printed = capsys.readouterr().out
     assert "路" * 50 in printed
     assert "\x1b" not in printed

@@ -1,8 +1,9 @@
 """Breaking sentences into lines: no line too wide, no word lost, punctuation where it may stand."""
 
 import pytest
-from pangzhu.cli.help import Section, page, wrap
 from rich.cells import cell_len
+
+from pangzhu.cli.help import Section, page, wrap
 
 SENTENCES = [
     "像训练时一样读取数据集，逐行报告所有问题（包括 BOM、GB18030）。[整数，默认 8]",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from pangzhu import __version__, cli
 from pangzhu.cli.options import Verb, verb
 from pangzhu.config import Options
@@ -158,6 +159,13 @@ def test_no_result_is_success(run, install) -> None:
     install(lambda _config: None)
     assert run("models").out == ""
     assert run("models", "--json").json == {"ok": True}
+
+
+def test_what_a_library_prints_does_not_spoil_the_json(run, install) -> None:
+    install(lambda _config: print("chatter"))
+    outcome = run("models", "--json")
+    assert (outcome.json, outcome.err) == ({"ok": True}, "chatter\n")
+    assert run("models").out == "chatter\n"
 
 
 def test_messages_go_to_standard_error_as_they_are(run, install) -> None:

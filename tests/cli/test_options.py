@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pangzhu import cli, config, messages
 from pangzhu.cli import adapters, data, demo, models, training, use
 from pangzhu.cli.options import Verb, flags, help_page, parse

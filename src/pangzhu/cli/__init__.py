@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from pangzhu import __version__, messages
 from pangzhu.cli import console
 from pangzhu.cli.flags import Flags, read_flags
 from pangzhu.errors import InterruptedRunError, PangzhuError, ResourceError, UsageError, nearest
-from pangzhu.messages import say, text
+from pangzhu.messages import say
 
 if TYPE_CHECKING:
     from pangzhu.cli.options import Verb
@@ -43,6 +44,7 @@ PANELS = {
     "panel.use": ("chat", "adapters"),
 }
 LATER = ("plan", "serve", "merge", "export", "doctor")
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # torch's words, in a RuntimeError
 BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE, what a shell reports for a reader that left
 
 
@@ -55,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.make_streams_tolerant()
     flags, words = read_flags(sys.argv[1:] if argv is None else argv)
     messages.set_language(flags.language)
+    console.want_json(flags.json)
     try:
         with messages.listening(console.say_line):
             exit_code = _run(flags, words)
@@ -62,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except KeyboardInterrupt:
-        return _interrupted(flags)
+        return _interrupted()
     except Exception as error:  # noqa: BLE001  # the one place where nothing may pass
-        return _report(error, flags)
+        return _report(error, debug=flags.debug)
     return exit_code
 
 
@@ -75,17 +78,19 @@ def _run(flags: Flags, words: Sequence[str]) -> int:
     if name in ("--help", "-h", "help"):
         return _print_overview()
     if name == "--version":
-        return _print_version(as_json=flags.json)
-    return _run_verb(_find_verb(name), rest, flags)
+        return _print_version()
+    return _run_verb(_find_verb(name), rest)
 
 
-def _run_verb(verb: "Verb[Options]", words: Sequence[str], flags: Flags) -> int:
+def _run_verb(verb: "Verb[Options]", words: Sequence[str]) -> int:
     from pangzhu.cli.options import parse
 
     config = parse(verb, words)
     if config is None:
         return 0
-    return console.print_result(verb.function(config), as_json=flags.json)
+    with redirect_stdout(sys.stderr) if console.json_is_wanted() else nullcontext():  # whatever a library prints
+        result = verb.function(config)
+    return console.print_result(result)
 
 
 def _find_verb(name: str) -> "Verb[Options]":
@@ -106,15 +111,15 @@ def _print_overview() -> int:
     return 0
 
 
-def _print_version(*, as_json: bool) -> int:
-    if as_json:
+def _print_version() -> int:
+    if console.json_is_wanted():
         console.print_json({"ok": True, "version": __version__})
     else:
         print(f"pangzhu {__version__}")
     return 0
 
 
-def _report(error: Exception, flags: Flags) -> int:
+def _report(error: Exception, *, debug: bool) -> int:
     """Show an error in the user's language; its traceback only where `--debug` asks for it."""
     known = _as_pangzhu_error(error)
     try:
@@ -122,10 +127,10 @@ def _report(error: Exception, flags: Flags) -> int:
     except (KeyError, ValueError, IndexError) as incomplete:  # the catalogue lacks a sentence or a value: our bug
         known = _as_bug(incomplete)
         sentences = str(known)
-    if flags.debug:
+    if debug:
         console.say_line("".join(traceback.format_exception(error)))
     console.say_line(sentences)
-    if flags.json:
+    if console.json_is_wanted():
         console.print_json(console.error_as_json(known))
     return known.exit_code
 
@@ -134,8 +139,8 @@ def _as_pangzhu_error(error: Exception) -> PangzhuError:
     """The error itself, or what it means; whatever is not recognised is a bug of Pangzhu."""
     if isinstance(error, PangzhuError):
         return error
-    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error):
-        return ResourceError("error.cli.out_of_memory")  # the last two are torch's words, in a RuntimeError
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        return ResourceError("error.cli.out_of_memory")
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return ResourceError("error.cli.disk_full", where=error.filename)
     return _as_bug(error)
@@ -145,10 +150,10 @@ def _as_bug(error: Exception) -> PangzhuError:
     return PangzhuError("error.cli.bug", kind=type(error).__name__, reason=str(error))
 
 
-def _interrupted(flags: Flags) -> int:
+def _interrupted() -> int:
     say("cli.interrupted")
     error = InterruptedRunError("error.cli.interrupted", signal_number=signal.SIGINT)
-    if flags.json:
+    if console.json_is_wanted():
         console.print_json(console.error_as_json(error))
     return error.exit_code
 

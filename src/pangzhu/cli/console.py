@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -19,6 +20,8 @@ from pangzhu.data.findings import Finding
 from pangzhu.errors import PangzhuError
 
 FILE_WIDTH = 120  # columns for tables in a file or a pipe, where rich would assume 80 and wrap paths
+
+_json: ContextVar[bool] = ContextVar("json", default=False)
 
 
 class Rendered(Protocol):
@@ -57,6 +60,22 @@ def make_tolerant(stream: TextIO, *, platform: str) -> None:
         reconfigure(errors="replace")
 
 
+def want_json(wanted: bool) -> None:
+    """Keep standard output free for one JSON object from here on, or not."""
+    _json.set(wanted)
+
+
+def json_is_wanted() -> bool:
+    """Whether standard output belongs to one JSON object."""
+    return _json.get()
+
+
+def write_text(text: str) -> None:
+    """Write part of an answer as it comes."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def standard_output() -> Console:
     """Where results go."""
     return _console(sys.stdout)
@@ -72,10 +91,10 @@ def say_line(sentence: str) -> None:
     _plain_line(standard_error(), sentence)
 
 
-def print_result(result: Rendered | None, *, as_json: bool) -> int:
+def print_result(result: Rendered | None) -> int:
     """Show a verb's result and give its exit code."""
     exit_code = int(getattr(result, "exit_code", 0))
-    if as_json:
+    if json_is_wanted():
         print_json({"ok": exit_code == 0} | (result.as_json() if result else {}))
     elif result:
         _print_rendered(result.render())

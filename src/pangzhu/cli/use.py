@@ -1,16 +1,28 @@
 """The verbs that put an adapter to work: `chat`, `compare`, `eval`."""
 
-from pangzhu.cli.console import Rendered
+import sys
+
+from pangzhu.cli.console import Rendered, json_is_wanted, write_text
 from pangzhu.cli.options import verb
 from pangzhu.config import ChatConfig, CompareConfig
+from pangzhu.errors import UsageError
+
+# `eval` generates near ties alone, and knows how long their answers are.
+EVAL_FIELDS = tuple(name for name in CompareConfig.model_fields if name != "max_new_tokens")
 
 
 @verb(ChatConfig)
 def chat(config: ChatConfig) -> Rendered | None:
-    """Talk with the base model or an adapter; with `--prompt` one answer."""
+    """Talk with the base model or an adapter; with `--prompt` one answer.
+
+    Raises:
+        UsageError: `--json` without `--prompt`: a conversation is no single result.
+    """
+    if json_is_wanted() and config.prompt is None:
+        raise UsageError("error.cli.json_needs_prompt", where="--json")
     from pangzhu.chat import run
 
-    return run(config)
+    return run(config, write=_write_answer)
 
 
 @verb(CompareConfig)
@@ -21,9 +33,16 @@ def compare(config: CompareConfig) -> Rendered:
     return stage.compare(config)
 
 
-@verb(CompareConfig)
+@verb(CompareConfig, only=EVAL_FIELDS)
 def eval_(config: CompareConfig) -> Rendered:
     """Measure base and adapters on a question file."""
     from pangzhu.evaluate import evaluate
 
     return evaluate(config)
+
+
+def _write_answer(piece: str) -> None:
+    """Write as it comes; in a terminal, which would obey them, control characters are spelled out."""
+    from pangzhu.engines import visible
+
+    write_text(visible(piece) if sys.stdout.isatty() else piece)

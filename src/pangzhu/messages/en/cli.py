@@ -69,6 +69,8 @@ MESSAGES = {
     "error.cli.given_twice.fix": "Give only one of them.",
     "error.cli.no_such_language": "There is no language “{name}”.",
     "error.cli.no_such_language.fix": "Give --lang zh (Chinese) or --lang en (English).",
+    "error.cli.json_needs_prompt": "--json was given without --prompt: a conversation is not one result.",
+    "error.cli.json_needs_prompt.fix": "Give --prompt with the question, or leave --json out.",
     "error.cli.out_of_memory": "The memory of this machine is not enough.",
     "error.cli.out_of_memory.fix": (
         "Close other programs, set a smaller --token_budget or --max_seq_length, or take a smaller base model."

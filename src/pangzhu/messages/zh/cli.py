@@ -68,6 +68,8 @@ MESSAGES = {
     "error.cli.given_twice.fix": "两者只给一个。",
     "error.cli.no_such_language": "没有“{name}”这种语言。",
     "error.cli.no_such_language.fix": "请用 --lang zh（中文）或 --lang en（英文）。",
+    "error.cli.json_needs_prompt": "给了 --json 却没有给 --prompt：多轮对话不是单个结果。",
+    "error.cli.json_needs_prompt.fix": "用 --prompt 给出问题，或去掉 --json。",
     "error.cli.out_of_memory": "这台机器的内存不够。",
     "error.cli.out_of_memory.fix": "关闭其他程序，把 --token_budget 或 --max_seq_length 调小，或换一个更小的基座模型。",
     "error.cli.disk_full": "磁盘已满。",

@@ -1,0 +1,212 @@
+"""Verbs from the command line to their stage and back, with the stages that are cheap to run."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pangzhu import sources
+from pangzhu.cli.adapters import AdaptersOptions, find_adapters
+from pangzhu.config import ChatConfig, CompareConfig, TrainConfig
+from pangzhu.errors import ModelError
+from pangzhu.sources.base_model import BaseModel, Listing
+
+GOOD = '{"instruction": "问", "output": "答"}\n'
+BAD = '{"instruction": "问"}\n'
+
+
+class Answer:
+    """What a stage gives back."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def as_json(self) -> dict[str, object]:
+        return {"value": str(self.value)}
+
+    def render(self) -> str:
+        return f"render {self.value}"
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch):
+    """Put a module in the place of a stage and keep what it was called with."""
+    called: list[Any] = []
+
+    def put(module: str, function: str, **more: object) -> list[Any]:
+        def called_function(config: object, write: Callable[[str], None] | None = None) -> Answer:
+            called.append(config)
+            if write:
+                write("streamed\n")
+            return Answer(type(config).__name__)
+
+        stand_in = ModuleType(f"pangzhu.{module}")
+        vars(stand_in).update({function: called_function, **more})
+        monkeypatch.setitem(sys.modules, f"pangzhu.{module}", stand_in)
+        monkeypatch.setattr(f"pangzhu.{module}", stand_in, raising=False)
+        return called
+
+    return put
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data.jsonl"
+
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+
+def test_check_of_good_data(run, data: Path) -> None:
+    data.write_text(GOOD * 3, encoding="utf-8")
+    outcome = run("check", str(data))
+    assert outcome.exit_code == 0
+    assert str(data) in outcome.out
+    assert "3 row(s)" in outcome.out
+
+
+def test_check_names_every_bad_line_and_ends_with_3(run, data: Path) -> None:
+    data.write_text(GOOD + BAD + GOOD + BAD, encoding="utf-8")
+    outcome = run("check", "--dataset_path", str(data))
+    assert outcome.exit_code == 3
+    assert f"{data}:2" in outcome.out
+    assert f"{data}:4" in outcome.out
+
+
+def test_check_as_json(run, data: Path) -> None:
+    data.write_text(GOOD + BAD, encoding="utf-8")
+    outcome = run("check", str(data), "--json")
+    found = outcome.json
+    assert (outcome.exit_code, found["ok"], found["num_rows"], found["num_conversations"]) == (3, False, 2, 1)
+    findings = found["findings"]
+    assert isinstance(findings, list)
+    assert [finding["line"] for finding in findings] == [2]
+    assert all(finding["reason"] and finding["fix"] for finding in findings)
+
+
+def test_check_of_a_file_that_is_not_there(run, data: Path) -> None:
+    outcome = run("check", str(data), "--json")
+    assert outcome.exit_code == 3
+    assert outcome.json["ok"] is False
+
+
+def test_check_without_data_says_what_it_reads(run) -> None:
+    outcome = run("check")
+    assert outcome.exit_code == 0
+    assert "instruct_tiny.jsonl" in outcome.err
+
+
+# --- pull, models ------------------------------------------------------------------------------------------------
+
+
+def test_pull_hands_on_name_and_hub(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+
+    def resolve(name: str | None, **where: object) -> BaseModel:
+        asked.append((name, where))
+        return BaseModel(tmp_path, "some/model", "hf", "some/model", "abc", None, "because")
+
+    monkeypatch.setattr(sources, "resolve", resolve)
+    outcome = run("pull", "some/model", "--hub", "hf")
+    assert asked == [("some/model", {"hub": "hf", "revision": None})]
+    assert "because" in outcome.out
+    assert run("pull", "some/model", "--json").json["folder"] == str(tmp_path)
+
+
+def test_pull_of_what_cannot_be_had(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(name: str | None, **_where: object) -> BaseModel:
+        raise ModelError("error.config.not_mapping", where=name)
+
+    monkeypatch.setattr(sources, "resolve", resolve)
+    assert run("pull", "nothing").exit_code == 4
+
+
+def test_models_lists_names_and_folders_uncut(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path("/") / ("long" * 20)
+    listings = [
+        Listing("packaged:a", "here", 10**6, "Apache-2.0", "packaged", folder),
+        Listing("b/" + "c" * 40, "can be fetched", 2 * 10**9, None, "hf", None),
+    ]
+    monkeypatch.setattr(sources, "available", lambda: listings)
+    printed = run("models").out
+    assert "packaged:a" in printed
+    assert "c" * 40 in printed
+    assert str(folder) in printed.replace("\n", "").replace(" ", "")
+    models = run("models", "--json").json["models"]
+    assert isinstance(models, list)
+    assert [model["name"] for model in models] == [listing.name for listing in listings]
+
+
+# --- thin verbs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "function", "kind"),
+    [
+        (["train", "--output_dir", "o"], "train", "train", TrainConfig),
+        (["chat", "--prompt", "?"], "chat", "run", ChatConfig),
+        (["compare", "--dataset_path", "d"], "compare", "compare", CompareConfig),
+        (["eval", "--dataset_path", "d"], "evaluate", "evaluate", CompareConfig),
+    ],
+)
+def test_a_verb_hands_its_configuration_to_its_stage(run, stage, words, module, function, kind) -> None:
+    called = stage(module, function)
+    outcome = run(*words)
+    streamed = "streamed\n" if words[0] == "chat" else ""
+    assert (outcome.exit_code, outcome.out) == (0, f"{streamed}render {kind.__name__}\n")
+    assert [type(config) for config in called] == [kind]
+    outcome = run(*words, "--json")
+    assert (outcome.json, outcome.err) == ({"ok": True, "value": kind.__name__}, streamed)
+
+
+def test_a_conversation_is_no_json(run) -> None:
+    outcome = run("chat", "--json")
+    assert outcome.exit_code == 2
+    assert outcome.json["ok"] is False
+
+
+def test_demo_works_beside_the_user(run, stage) -> None:
+    class DemoConfig(CompareConfig):
+        dataset_path: Path = Path("unused")
+
+        def __init__(self, **given: object) -> None:
+            super().__init__(**{name: given[name] for name in ("model_name_or_path", "output_dir")})
+
+    called = stage("demo", "run", DemoConfig=DemoConfig)
+    assert run("demo").exit_code == 0
+    assert (called[0].output_dir, called[0].model_name_or_path) == (Path("lora_output"), None)
+
+
+# --- adapters ----------------------------------------------------------------------------------------------------
+
+
+def make_adapter(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def test_adapters_named_are_described_in_order(run, stage) -> None:
+    called = stage("adapter", "describe")
+    outcome = run("adapters", "b", "a")
+    assert called == [Path("b"), Path("a")]
+    assert outcome.out.count("render") == 2
+
+
+def test_adapters_are_found_near_but_not_inside_another(tmp_path: Path) -> None:
+    here = [make_adapter(tmp_path / name) for name in ("a", "b/c", "b/d/e")]
+    for hidden in (".x", "a/run/checkpoint-5", "b/d/f/g/h"):
+        make_adapter(tmp_path / hidden)
+    assert sorted(find_adapters(tmp_path)) == sorted(here)
+    assert list(find_adapters(here[0])) == [here[0]]
+
+
+def test_no_adapters_is_said(run, stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage("adapter", "describe")
+    monkeypatch.chdir(tmp_path)
+    assert "pangzhu train" in run("adapters").out
+    assert run("adapters", "--json").json == {"ok": True, "adapters": []}
+    assert AdaptersOptions().folders == ()

@@ -1,0 +1,259 @@
+"""The shape of the source: imports go one way, functions are small, everything public explains itself.
+
+The figures are those of the style guide: the best general Python keeps them, no fine-tuning codebase does.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from statistics import median, quantiles
+
+import pytest
+
+import pangzhu
+
+SOURCE = Path(pangzhu.__file__).parent
+LAYERS = (  # a module imports from its own line and from those below it
+    {"__main__"},
+    {"cli"},
+    {"train", "compare", "serve", "export", "doctor", "demo"},
+    {"plan", "chat", "evaluate", "engines", "trainer", "report"},
+    {"step", "batching", "preparation"},
+    {"fast", "model", "adapter", "checkpoint", "card"},
+    {"template", "tokenization", "sources", "machine"},
+    {"data", "config"},
+    {"messages", "errors"},
+    {"examples", "pangzhu"},
+)
+LIGHT = ("data", "config", "messages", "errors", "cli")
+HEAVY = ("torch", "transformers")
+MOST_FILE_LINES = 400
+MOST_FUNCTION_LINES = 60
+MOST_PARAMETERS = 6
+MEDIAN_FUNCTION_LINES = 12
+P90_FUNCTION_LINES = 35
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: what it names, in which file and line, whether it runs when the file is loaded."""
+
+    target: str
+    file: Path
+    line: int
+    at_load: bool
+
+    @property
+    def importer(self) -> str:
+        return stage(".".join(["pangzhu", *self.file.relative_to(SOURCE).with_suffix("").parts]))
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(SOURCE)}:{self.line} imports {self.target}"
+
+
+def stage(module: str) -> str:
+    """`pangzhu.data.findings` -> `data`; the package itself -> `pangzhu`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] != "__init__" else "pangzhu"
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def files() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def num_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def imports(file: Path) -> Iterator[Import]:
+    """Every import of a file, those inside functions and those for the type checker alone included."""
+    yield from _imports(tree(file), file, at_load=True)
+
+
+def _imports(node: ast.AST, file: Path, *, at_load: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, file, child.lineno, at_load) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            yield from (Import(target, file, child.lineno, at_load) for target in _targets(child))
+        else:
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _for_types_only(child)
+            yield from _imports(child, file, at_load=at_load and not later)
+
+
+def _targets(node: ast.ImportFrom) -> list[str]:
+    """`from pangzhu import adapter` imports a module, `from pangzhu.adapter import x` a name of one."""
+    if node.module == "pangzhu":
+        modules = {path.stem for path in SOURCE.iterdir()}
+        return [f"pangzhu.{alias.name}" if alias.name in modules else "pangzhu" for alias in node.names]
+    return [node.module or ""]
+
+
+def _for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def own_imports() -> Iterator[Import]:
+    for file in files():
+        for found in imports(file):
+            if found.target.split(".")[0] == "pangzhu" and stage(found.target) != found.importer:
+                yield found
+
+
+def layer(name: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+# --- imports -----------------------------------------------------------------------------------------------------
+
+
+def test_every_module_has_its_layer() -> None:
+    known = set().union(*LAYERS)
+    modules = {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert modules - known - {"__init__"} == set()
+
+
+def test_imports_go_one_way() -> None:
+    upward = [str(found) for found in own_imports() if layer(stage(found.target)) < layer(found.importer)]
+    assert not upward
+
+
+def test_there_is_no_import_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for found in own_imports():
+        graph.setdefault(found.importer, set()).add(stage(found.target))
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+def test_no_relative_imports() -> None:
+    relative = [
+        f"{file.relative_to(SOURCE)}:{node.lineno}"
+        for file in files()
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
+
+
+def test_light_modules_import_nothing_heavy_themselves() -> None:
+    heavy = [
+        str(found)
+        for file in files()
+        for found in imports(file)
+        if found.importer in LIGHT and found.at_load and found.target.split(".")[0] in HEAVY
+    ]
+    assert not heavy
+
+
+def test_light_modules_load_nothing_heavy_through_others() -> None:
+    modules = [
+        ".".join(["pangzhu", *file.relative_to(SOURCE).with_suffix("").parts])
+        for file in files()
+        if Import("", file, 0, at_load=True).importer in LIGHT
+    ]
+    check = f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={"PYTHONPATH": str(SOURCE.parent), "PATH": ""},
+    )
+    assert not set(done.stdout.split()) & set(HEAVY)
+
+
+# --- size --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_no_file_is_two_ideas(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_FILE_LINES
+
+
+def test_no_function_is_long() -> None:
+    long = [
+        f"{file.relative_to(SOURCE)}:{function.lineno} {function.name}: {num_lines(function)}"
+        for file in files()
+        for function in functions(file)
+        if num_lines(function) > MOST_FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_most_functions_are_short() -> None:
+    lengths = [num_lines(function) for file in files() for function in functions(file)]
+    assert median(lengths) < MEDIAN_FUNCTION_LINES
+    assert quantiles(lengths, n=10)[-1] < P90_FUNCTION_LINES
+
+
+def test_no_function_takes_many_parameters() -> None:
+    many = []
+    for file in files():
+        for function in functions(file):
+            arguments = function.args
+            names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+            if len([name for name in names if name not in ("self", "cls")]) > MOST_PARAMETERS:
+                many.append(f"{file.relative_to(SOURCE)}:{function.lineno} {function.name}: {names}")
+    assert not many
+
+
+# --- habits ------------------------------------------------------------------------------------------------------
+
+
+def test_no_bare_except() -> None:
+    bare = [
+        f"{file.relative_to(SOURCE)}:{node.lineno}"
+        for file in files()
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.ExceptHandler) and node.type is None
+    ]
+    assert not bare
+
+
+def test_everything_public_explains_itself() -> None:
+    silent = [
+        f"{file.relative_to(SOURCE)}: {getattr(node, 'name', 'module')}"
+        for file in files()
+        for node in public(tree(file))
+        if not ast.get_docstring(node)
+    ]
+    assert not silent
+
+
+def public(
+    node: ast.Module | ast.ClassDef,
+) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """A module, its public classes and functions, and the public methods of those classes."""
+    yield node
+    for child in node.body:
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public(child)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
+            yield child
+
+
+def test_nobody_below_the_command_line_prints_or_exits() -> None:
+    forbidden = [
+        f"{file.relative_to(SOURCE)}:{node.lineno}"
+        for file in files()
+        for node in ast.walk(tree(file))
+        if Import("", file, 0, at_load=True).importer not in ("cli", "messages", "__main__")
+        and isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("print", "sys.exit", "exit", "quit", "os._exit")
+    ]
+    assert not forbidden

@@ -1,0 +1,158 @@
+"""What the machine can do: limits read from a file tree, and the choice of a number format."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from pangzhu import machine
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file tree in the place of the system's; without files, nothing is limited."""
+    monkeypatch.setattr(machine._cgroup_folders, "__defaults__", (tmp_path, tmp_path / "membership"))
+    monkeypatch.setattr(machine._count_cores, "__defaults__", (tmp_path / "cpus",))
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda logical=True: 16 if logical else 8)
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(range(16)))
+    return tmp_path
+
+
+# --- cores -------------------------------------------------------------------------------------------------------
+
+
+def test_this_machine_has_a_core_and_memory() -> None:
+    assert 1 <= machine.num_physical_cores() <= machine.psutil.cpu_count()
+    assert 0 < machine.available_memory() <= machine.psutil.virtual_memory().total
+
+
+def test_without_limits_the_physical_cores_count(system: Path) -> None:
+    assert machine.num_physical_cores() == 8
+
+
+def test_hyper_threads_of_one_core_count_once(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    siblings = {f"cpus/cpu{cpu}/topology/thread_siblings_list": f"{cpu % 8},{cpu % 8 + 8}" for cpu in range(16)}
+    write(system, siblings)
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: [0, 8, 1])
+    assert machine.num_physical_cores() == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"membership": "0::/", "cpu.max": "300000 100000"}, 3),
+        ({"membership": "0::/", "cpu.max": "max 100000"}, 8),
+        ({"membership": "0::/a/b", "a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 2),
+        ({"membership": "0::/", "cpu.max": "50000 100000"}, 1),
+        (
+            {"membership": "1:cpu,x:/d\n0::/", "cpu/d/cpu.cfs_quota_us": "400000", "cpu/d/cpu.cfs_period_us": "100000"},
+            4,
+        ),
+        ({"membership": "1:cpu:/", "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+    ],
+)
+def test_a_cgroup_limits_the_cores(system: Path, files: dict[str, str], cores: int) -> None:
+    write(system, files)
+    assert machine.num_physical_cores() == cores
+
+
+def test_unknown_cores_are_one(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda logical=True: None)
+    monkeypatch.setattr(machine, "_allowed_cpus", list)
+    assert machine.num_physical_cores() == 1
+
+
+# --- memory ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"membership": "0::/", "memory.max": "1000", "memory.current": "600"}, 400),
+        (
+            {
+                "membership": "0::/",
+                "memory.max": "1000",
+                "memory.current": "600",
+                "memory.stat": "anon 1\ninactive_file 100",
+            },
+            500,
+        ),
+        ({"membership": "0::/a", "memory.max": "90", "a/memory.max": "max", "memory.current": "20"}, 70),
+        ({"membership": "0::/", "memory.max": "100", "memory.current": "200"}, 0),
+        (
+            {
+                "membership": "4:memory:/x",
+                "memory/x/memory.limit_in_bytes": "900",
+                "memory/x/memory.usage_in_bytes": "100",
+            },
+            800,
+        ),
+    ],
+)
+def test_a_cgroup_limits_the_memory(system: Path, files: dict[str, str], free: int) -> None:
+    write(system, files)
+    assert machine.available_memory() == free
+
+
+# --- precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bf16", "float32", "chosen"),
+    [(120.0, 100.0, "bf16"), (119.0, 100.0, "float32"), (900.0, 100.0, "bf16"), (5.0, 100.0, "float32")],
+)
+def test_bf16_must_be_clearly_faster(bf16: float, float32: float, chosen: str) -> None:
+    assert machine.choose_precision(bf16, float32) == chosen
+
+
+def test_the_probe_measures_both_formats_and_follows_them() -> None:
+    probe = machine.probe_precision(hidden_size=256, intermediate_size=512)
+    assert probe.bf16_gflops > 0
+    assert probe.float32_gflops > 0
+    assert probe.instruction_set
+    assert probe.seconds < 3  # 0.3 s on an idle machine
+
+
+def test_the_probe_ends_by_the_clock() -> None:
+    ticks = itertools.count()
+
+    def slow_clock() -> float:
+        return 1.0 * next(ticks)
+
+    probe = machine.probe_precision(hidden_size=16, intermediate_size=16, clock=slow_clock)
+    # Two warm-ups and one round each, two looks at the clock a run, and the clock's own ends.
+    assert probe.seconds < 20
+
+
+def test_an_emulated_format_gets_fewer_rows() -> None:
+    import torch
+
+    elapsed = [0.0]
+    rows_seen: list[int] = []
+
+    def emulated(rows: torch.Tensor, weights: torch.Tensor) -> None:
+        rows_seen.append(len(rows))
+        elapsed[0] += len(rows) * 0.002  # 512 rows would take a second
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "linear", emulated)
+        speed = machine._timed_layer((8, 4), torch.bfloat16, clock=lambda: elapsed[0])()
+    assert max(rows_seen) == machine.WARM_UP_ROWS
+    assert speed == pytest.approx(2 * 8 * 4 / 0.002 / 1e9)
+
+
+def test_the_probe_takes_its_sizes_from_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "probe_precision", lambda **sizes: sizes)
+    for config, intermediate in (({"hidden_size": 8, "intermediate_size": 20}, 20), ({"hidden_size": 8}, 32)):
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        sizes = machine.probe_precision_for(tmp_path)
+        assert sizes == {"hidden_size": 8, "intermediate_size": intermediate}
