@@ -12,7 +12,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 LESSON = HERE.parent / "第18_19周"
-ARTICLES_FILE = HERE / "data" / "law_articles.jsonl"
+ARTICLES_FILE = HERE / "facts" / "law_articles.jsonl"
 
 DIGITS = {c: n for n, c in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "双": 2}
 SCALES = {"十": 10, "百": 100, "千": 1000}

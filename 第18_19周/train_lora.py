@@ -31,7 +31,7 @@ SEED = 42
 def main() -> None:
     """逐个阶段运行；每个阶段只是一次公开函数的调用。"""
     from pangzhu.config import TrainConfig
-    from pangzhu.preparation import prepare_base, read_rows, require_trainable
+    from pangzhu.preparation import label_rows, prepare_base, read_dataset, require_trainable
     from pangzhu.tokenization import supervised_text
     from pangzhu.train import train
 
@@ -51,15 +51,16 @@ def main() -> None:
         seed=SEED,
     )
 
-    # 2. 基座模型和它的分词器
+    # 2. 读数据；3. 找到基座模型和它的分词器
+    dataset = read_dataset(config)
     base = prepare_base(config)
 
-    # 3. 读数据，套对话模板，标出哪些词元参与学习；有问题的行会全部列出
-    rows = read_rows(config, base)
+    # 4. 套对话模板，标出哪些词元参与学习；有问题的行会全部列出
+    rows = label_rows(dataset, config, base)
     require_trainable(rows)
     print("第一行学的是：", supervised_text(base.tokenizer, rows.tokenized.examples[0]))
 
-    # 4. 挂上 LoRA，训练，证明，保存
+    # 5. 挂上 LoRA，训练，证明，保存
     result = train(config)
     print(result.render())
 

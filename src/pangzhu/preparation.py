@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pangzhu.config import DataOptions, Device, ModelOptions
 from pangzhu.data import Dataset, find_problems
-from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, count_bad_rows, count_skippable_rows
+from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, may_skip
 from pangzhu.errors import DataError, ResourceError, UsageError
 from pangzhu.examples import example
 from pangzhu.messages import say
@@ -49,19 +49,26 @@ def prepare_base(options: ModelOptions, *, system: str | None = None) -> Prepare
     return PreparedBase(source, tokenizer, contract, length)
 
 
-def read_rows(options: DataOptions, base: PreparedBase) -> PreparedRows:
-    """Read and tokenize a dataset; problems are collected, not raised.
+def read_dataset(options: DataOptions) -> Dataset:
+    """Read the rows; bad ones are collected, not raised. Needs no model, so a broken file is known before one is fetched.
 
     Raises:
         DataError: the file as a whole cannot be read.
-        UsageError: `--max_seq_length` is longer than the model's context.
     """
     path = options.dataset_path
     if path is None:
         path = example("instruct_tiny.jsonl")
         say("data.packaged_examples", path=path)
+    return find_problems(path, allow_control_tokens=options.allow_control_tokens)
+
+
+def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> PreparedRows:
+    """Tokenize the rows and prove their labels; what cannot be proven joins the findings.
+
+    Raises:
+        UsageError: `--max_seq_length` is longer than the model's context.
+    """
     limit = _max_seq_length(options, base)
-    dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
     labeller = Labeller(base.tokenizer, base.contract, options.train_on)
     tokenized = tokenize(dataset.conversations, labeller, max_seq_length=limit, overlong=options.overlong)
     findings = (*dataset.rejected, *tokenized.findings)
@@ -82,7 +89,7 @@ def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:
     num_rows = rows.dataset.num_rows
     if rows.findings and not skip_bad:
         raise BadRowsError(rows.findings, num_rows=num_rows)
-    if count_bad_rows(rows.findings) > count_skippable_rows(num_rows):
+    if rows.findings and not may_skip(rows.findings, num_rows=num_rows):
         raise TooManyBadRowsError(rows.findings, num_rows=num_rows)
     for finding in rows.findings:
         say("data.skipped", finding=finding)

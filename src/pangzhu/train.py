@@ -20,7 +20,7 @@ from pangzhu.card import model_card
 from pangzhu.config import RunOptions, TrainConfig
 from pangzhu.messages import say, text
 from pangzhu.model import attach_lora, base_fingerprint, load_base, trainable_parameters
-from pangzhu.preparation import PreparedBase, PreparedRows, decide_device, prepare_base, read_rows, require_trainable
+from pangzhu.preparation import PreparedBase, PreparedRows, decide_device, label_rows, prepare_base, read_dataset, require_trainable
 from pangzhu.tokenization import supervised_preview
 from pangzhu.trainer import Progress, RowTrainer, confirm_learned, say_step
 
@@ -72,15 +72,20 @@ def train(config: TrainConfig, *, on_step: "Callable[[StepReport], None]" = say_
     Raises:
         PangzhuError: bad rows, no such model, a folder in use, NaN, an adapter that cannot be proven, or an interruption.
     """
+    dataset = read_dataset(config)
     base = prepare_base(config, system=config.system)
-    rows = read_rows(config, base)
+    rows = label_rows(dataset, config, base)
     require_trainable(rows, skip_bad=config.skip_bad)
     steps = plan.plan_steps(rows.tokenized, config)
     _show(base, rows, steps)
     with checkpoint.locked(config.output_dir) as run_dir:
         record = checkpoint.open_run(config.output_dir, _identity(config, base, rows), resume=config.resume == "auto")
         if record.state == "finished":
-            return replace(TrainResult(**record.result | {"output_dir": config.output_dir}), already_finished=True)
+            fault = adapter.describe(config.output_dir).fault
+            if fault is None:
+                return replace(TrainResult(**record.result | {"output_dir": config.output_dir}), already_finished=True)
+            say("train.adapter_damaged", fault=fault)
+            record = replace(record, state="running")
         return _run(config, base, rows, _Run(run_dir, record, steps, on_step))
 
 
@@ -105,7 +110,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     if resumed_from:
         say("train.resumed", checkpoint=resumed_from.name)
     started = time.perf_counter()
-    outcome = trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+    trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     seconds = time.perf_counter() - started
     progress.raise_if_interrupted(config.output_dir)
     adapter.round_to_bf16(model)
@@ -114,7 +119,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     result = TrainResult(
         output_dir=config.output_dir,
         base_name=base.source.name,
-        num_steps=int(outcome.global_step),
+        num_steps=int(trainer.state.global_step),
         num_rows=len(learned),
         num_learned=sum(learned),
         train_loss=round(progress.last_loss, 6),

@@ -60,27 +60,46 @@ def data(tmp_path: Path) -> Path:
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def test_check_of_good_data(run, data: Path) -> None:
+@pytest.fixture
+def tiny(model_folder: Callable[[str], Path]) -> tuple[str, str]:
+    """The flag that names the tiny base model."""
+    return ("--model_name_or_path", str(model_folder("qwen2")))
+
+
+def test_check_of_good_data(run, data: Path, tiny: tuple[str, str]) -> None:
     data.write_text(GOOD * 3, encoding="utf-8")
-    outcome = run("check", str(data))
+    outcome = run("check", str(data), *tiny)
     assert outcome.exit_code == 0
     assert str(data) in outcome.out
     assert "3 row(s)" in outcome.out
 
 
-def test_check_names_every_bad_line_and_ends_with_3(run, data: Path) -> None:
+def test_check_names_every_bad_line_and_ends_with_3(run, data: Path, tiny: tuple[str, str]) -> None:
     data.write_text(GOOD + BAD + GOOD + BAD, encoding="utf-8")
-    outcome = run("check", "--dataset_path", str(data))
+    outcome = run("check", "--dataset_path", str(data), *tiny)
     assert outcome.exit_code == 3
     assert f"{data}:2" in outcome.out
     assert f"{data}:4" in outcome.out
 
 
-def test_check_as_json(run, data: Path) -> None:
+def test_check_finds_rows_that_are_too_long_for_the_model_beside_those_that_cannot_be_read(
+    run, data: Path, tiny: tuple[str, str]
+) -> None:
+    long = '{"instruction": "' + "x" * 200 + '", "output": "y"}\n'
+    data.write_text(GOOD + BAD + long, encoding="utf-8")
+    outcome = run("check", str(data), *tiny, "--max_seq_length", "150", "--json")
+    assert [(finding["key"], finding["line"]) for finding in outcome.json["findings"]] == [
+        ("finding.missing_field", 2),
+        ("finding.too_long", 3),
+    ]
+
+
+def test_check_as_json(run, data: Path, tiny: tuple[str, str]) -> None:
     data.write_text(GOOD + BAD, encoding="utf-8")
-    outcome = run("check", str(data), "--json")
+    outcome = run("check", str(data), "--json", *tiny)
     found = outcome.json
-    assert (outcome.exit_code, found["ok"], found["num_rows"], found["num_conversations"]) == (3, False, 2, 1)
+    assert (outcome.exit_code, found["ok"], found["num_rows"], found["num_examples"]) == (3, False, 2, 1)
+    assert 0 < found["num_supervised"] < found["num_tokens"]
     findings = found["findings"]
     assert isinstance(findings, list)
     assert [finding["line"] for finding in findings] == [2]
@@ -93,8 +112,8 @@ def test_check_of_a_file_that_is_not_there(run, data: Path) -> None:
     assert outcome.json["ok"] is False
 
 
-def test_check_without_data_says_what_it_reads(run) -> None:
-    outcome = run("check")
+def test_check_without_data_says_what_it_reads(run, tiny: tuple[str, str]) -> None:
+    outcome = run("check", *tiny)
     assert outcome.exit_code == 0
     assert "instruct_tiny.jsonl" in outcome.err
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -54,13 +54,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `pangzhu`; None takes the process's own.
     """
-    console.make_streams_tolerant()
     flags, words = read_flags(sys.argv[1:] if argv is None else argv)
+    return _guarded(flags, lambda: _run(flags, words))
+
+
+def run_script(stages: Callable[[], None], argv: Sequence[str] | None = None) -> int:
+    """Run a lesson's script, which takes no arguments, with the same messages, errors and exit codes as a verb.
+
+    Args:
+        stages: what the script does.
+        argv: the words after the script; None takes the process's own.
+    """
+    flags, words = read_flags(sys.argv[1:] if argv is None else argv)
+
+    def run() -> int:
+        if words:
+            raise UsageError("error.cli.script_takes_nothing", where=" ".join(words))
+        stages()
+        return 0
+
+    return _guarded(flags, run)
+
+
+def _guarded(flags: Flags, run: Callable[[], int]) -> int:
+    """The exit code of `run`, whatever happens in it."""
+    console.make_streams_tolerant()
     messages.set_language(flags.language)
     console.want_json(flags.json)
     try:
         with messages.listening(console.say_line):
-            exit_code = _run(flags, words)
+            exit_code = run()
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_left()

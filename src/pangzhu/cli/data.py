@@ -1,26 +1,32 @@
 """The verb `check`: what training would find wrong with a dataset, before any training."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pangzhu.cli.console import finding_as_json
 from pangzhu.cli.options import verb
 from pangzhu.config import CheckConfig
-from pangzhu.data import Dataset, find_problems
+from pangzhu.data import Dataset, Finding
 from pangzhu.errors import DataError
-from pangzhu.examples import example
-from pangzhu.messages import say, text
+from pangzhu.messages import text
+
+if TYPE_CHECKING:
+    from pangzhu.tokenization import TokenizedDataset
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A dataset read to its end, with everything found on the way."""
+    """A dataset read and labelled to its end; `findings` are all rows that cannot be trained on."""
 
     dataset: Dataset
+    tokenized: "TokenizedDataset"
+    findings: tuple[Finding, ...]
+    base_name: str
 
     @property
     def exit_code(self) -> int:
         """That of bad data where a row is bad."""
-        return DataError.exit_code if self.dataset.rejected else 0
+        return DataError.exit_code if self.findings else 0
 
     def as_json(self) -> dict[str, object]:
         """Counts, and every finding and notice."""
@@ -32,8 +38,12 @@ class CheckResult:
             "encoding": dataset.encoding,
             "sha256": dataset.sha256,
             "num_rows": dataset.num_rows,
-            "num_conversations": len(dataset.conversations),
-            "findings": [finding_as_json(finding) for finding in dataset.rejected],
+            "base": self.base_name,
+            "num_examples": len(self.tokenized.examples),
+            "num_tokens": self.tokenized.num_tokens,
+            "num_supervised": self.tokenized.num_supervised,
+            "longest": self.tokenized.longest,
+            "findings": [finding_as_json(finding) for finding in self.findings],
             "notices": [{"key": notice.key, "sentence": str(notice)} for notice in dataset.notices],
         }
 
@@ -47,18 +57,26 @@ class CheckResult:
             format=dataset.format_name,
             encoding=dataset.encoding,
             num_rows=dataset.num_rows,
-            num_conversations=len(dataset.conversations),
+            num_examples=len(self.tokenized.examples),
         )
-        counts = text("cli.check.counts", num_errors=len(dataset.rejected), num_notices=len(dataset.notices))
-        verdict = [] if dataset.rejected else [text("cli.check.clean")]
-        return "\n".join([*map(str, dataset.rejected), *map(str, dataset.notices), summary, counts, *verdict])
+        tokens = text(
+            "cli.check.tokens",
+            base=self.base_name,
+            num_tokens=self.tokenized.num_tokens,
+            num_supervised=self.tokenized.num_supervised,
+            longest=self.tokenized.longest,
+        )
+        counts = text("cli.check.counts", num_errors=len(self.findings), num_notices=len(dataset.notices))
+        verdict = [] if self.findings else [text("cli.check.clean")]
+        return "\n".join([*map(str, self.findings), *map(str, dataset.notices), summary, tokens, counts, *verdict])
 
 
 @verb(CheckConfig, positional=("dataset_path", "DATA"))
 def check(config: CheckConfig) -> CheckResult:
-    """Read a dataset as training would; the packaged example instructions where none is named."""
-    path = config.dataset_path
-    if path is None:
-        path = example("instruct_tiny.jsonl")
-        say("cli.check.example", path=path)
-    return CheckResult(find_problems(path, allow_control_tokens=config.allow_control_tokens))
+    """Read and label a dataset as training would; the packaged example instructions where none is named."""
+    from pangzhu.preparation import label_rows, prepare_base, read_dataset
+
+    dataset = read_dataset(config)
+    base = prepare_base(config, system=config.system)
+    rows = label_rows(dataset, config, base)
+    return CheckResult(dataset, rows.tokenized, rows.findings, base.source.name)

@@ -57,6 +57,7 @@ MESSAGES = {
     "{output_dir}",
     "train.already_finished": "This very run is finished already: {num_learned} of {num_rows} rows learned in "
     "{num_steps} steps. Adapter: {output_dir}. Change data or settings to train anew.",
+    "train.adapter_damaged": "The adapter of this finished run is damaged ({fault}): it is made again.",
     "error.train.interrupted": "Interrupted; the state after the last step is saved.",
     "error.train.interrupted.fix": "Give the same command again to go on where it stopped.",
     "error.train.loss_not_finite": "The loss became NaN or infinite in step {step}.",

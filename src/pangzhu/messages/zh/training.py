@@ -50,6 +50,7 @@ MESSAGES = {
     "train.done": "完成：{num_steps} 步，用时 {seconds:.0f} 秒，{num_rows} 行中学会 {num_learned} 行。适配器：{output_dir}",
     "train.already_finished": "同样的训练已经完成：{num_steps} 步，{num_rows} 行中学会 {num_learned} 行。适配器：{output_dir}。"
     "修改数据或设置后再运行即可重新训练。",
+    "train.adapter_damaged": "这次已完成的训练，其适配器已损坏（{fault}），现在重新生成。",
     "error.train.interrupted": "训练被中断，最后一步之后的状态已经保存。",
     "error.train.interrupted.fix": "再次运行同一条命令，就会从停下的地方继续。",
     "error.train.loss_not_finite": "第 {step} 步的损失变成了 NaN 或无穷大。",
