@@ -1,17 +1,22 @@
 """Tiny models and tokenizers, built in process: every test but those marked `real` runs without a network or a download."""
 
 import json
+import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from pangzhu.config import LoraOptions, TrainConfig
 from pangzhu.data.conversation import Conversation, Location, Turn
-from pangzhu.messages import set_language
+from pangzhu.messages import listening, set_language
+from pangzhu.model import attach_lora
+from pangzhu.tokenization import IGNORED, TokenizedExample
 
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma3", "phi3")
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -124,6 +129,21 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 
 @pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny models gain nothing from a second thread and lose much where it has to wait for other work."""
+    monkeypatch.setattr("pangzhu.machine.num_physical_cores", lambda: 1)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Every sentence said while the test runs."""
+    sentences: list[str] = []
+    with listening(sentences.append):
+        yield sentences
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of its own, so that a test neither sees nor leaves anything in the user's."""
     folder = tmp_path / "cache"
@@ -145,3 +165,46 @@ def rows_file(tmp_path: Path) -> Path:
     rows = [{"instruction": f"q{number}?", "input": "", "output": f"answer {number * 7}."} for number in range(6)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
+
+
+def examples(*lengths: int, prompt: int = 3, seed: int = 1) -> list[TokenizedExample]:
+    """Rows of random ordinary tokens; all but the first `prompt` of each are learned."""
+    draw = random.Random(seed)
+    rows = []
+    for number, length in enumerate(lengths, start=1):
+        ids = tuple(draw.randrange(len(CONTROL_TOKENS), len(CONTROL_TOKENS) + 256) for _ in range(length))
+        labels = tuple(IGNORED if place < prompt else token for place, token in enumerate(ids))
+        rows.append(TokenizedExample(ids, labels, Location(Path("rows.jsonl"), number, number)))
+    return rows
+
+
+def build_lora(family: str = "qwen2", *, moved: bool = True, **options: Any) -> Any:  # a PeftModel
+    """The tiny model with LoRA attached; `moved` gives B values, so that the adapter does something."""
+    base = build_model(family)
+    base.requires_grad_(False)
+    torch.manual_seed(11)
+    model = attach_lora(base, LoraOptions(**options))  # type: ignore[arg-type]
+    if moved:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.05)
+    return model
+
+
+def alpaca(file: Path, pairs: Sequence[tuple[str, str]]) -> Path:
+    """A dataset file of questions and answers."""
+    rows = [{"instruction": question, "input": "", "output": answer} for question, answer in pairs]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def train_config(base: Path, rows: Path, output_dir: Path, **options: Any) -> TrainConfig:
+    """A run small enough for a test, on the CPU in float32 unless said otherwise."""
+    small = {"device": "cpu", "precision": "float32", "per_device_train_batch_size": 2, "max_steps": 4, "r": 4}
+    fixed = {"model_name_or_path": str(base), "dataset_path": rows, "output_dir": output_dir}
+    return TrainConfig(**(small | fixed | options))
+
+
+def silently(report: object) -> None:
+    """Nothing is told of a step."""

@@ -34,6 +34,7 @@ CONFIG = "adapter_config.json"
 PROMPT = "prompt.json"
 MANIFEST = "manifest.json"
 CARD = "README.md"
+REQUIRED = (WEIGHTS, CONFIG, PROMPT)  # what a manifest must vouch for
 LIBRARIES = ("torch", "transformers", "peft", "pangzhu")
 
 
@@ -177,6 +178,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         base = dict(fields.pop("base"))
         fingerprint = BaseFingerprint(**base.pop("fingerprint"))
+        fields |= {"files": dict(fields["files"]), "metrics": dict(fields["metrics"])}
         return Manifest(base=BaseRecord(**base, fingerprint=fingerprint), **fields)
     except (TypeError, KeyError, ValueError) as broken:
         raise ModelError("error.adapter.manifest_broken", where=str(folder / MANIFEST), reason=str(broken)) from broken
@@ -191,8 +193,8 @@ def verify_files(folder: Path) -> Manifest:
     if (folder / "adapter_model.bin").exists():
         raise ModelError("error.adapter.pickle", where=str(folder / "adapter_model.bin"))
     manifest = read_manifest(folder)
-    for name, promised in manifest.files.items():
-        file = folder / name
+    for name in (*manifest.files, *REQUIRED):
+        file, promised = folder / name, manifest.files.get(name)
         if Path(name).name != name or not file.is_file():
             raise ModelError("error.adapter.file_missing", where=str(file))
         if name != CARD and sha256_of(file) != promised:

@@ -1,12 +1,16 @@
 """Chat with the base or an adapter: one answer (`--prompt`) or a session in the terminal.
 
 A session is turns so far, a system text, and which model answers next; `/use`, `/base` and `/compare` change models
-without loading anything. When the conversation outgrows the model's context, its oldest exchange is left out and said so.
+without loading anything. When the conversation outgrows the model's context, its oldest exchanges are left out and said
+so. A question that got no whole answer, because of a fault or Ctrl-C, is not kept.
 
-Left to others: generation (`pangzhu.engines`), looks (`pangzhu.cli`).
+Left to others: generation (`pangzhu.engines`), where text is written (`pangzhu.cli`).
 """
 
-from collections.abc import Callable
+import io
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,10 +19,14 @@ from pangzhu.data.conversation import Turn
 from pangzhu.engines import Answer, Write
 from pangzhu.engines.transformers import BASE, load_engine
 from pangzhu.errors import PangzhuError, UsageError, nearest
-from pangzhu.messages import say, text
+from pangzhu.messages import say
 
 if TYPE_CHECKING:
     from pangzhu.engines.transformers import TransformersEngine
+
+COMMANDS = ("/use", "/base", "/compare", "/system", "/reset", "/help", "/exit")
+
+Read = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,86 +73,115 @@ class Session:
     turns: list[Turn] = field(default_factory=list)
 
     def ask(self, question: str, write: Write | None = None) -> Answer:
-        """Put a question and keep it and its answer."""
-        self.turns.append(Turn("user", question))
-        answer = self.engine.generate(self._prompt(self.name), self.name, self.options, write=write)
-        self.turns.append(Turn("assistant", answer.text))
+        """Put a question; it and its answer are kept.
+
+        Raises:
+            UsageError: the question alone is too long for the model.
+        """
+        ids, kept = self._fit([*self.turns, Turn("user", question)], self.name)
+        answer = self._answer(ids, self.name, write)
+        self.turns = [*kept, Turn("assistant", answer.text)]
         return answer
 
-    def compare(self, question: str) -> list[tuple[str, Answer]]:
-        """Every model's answer to a question, after the conversation so far; nothing is kept."""
-        self.turns.append(Turn("user", question))
-        try:
-            names = self.engine.names
-            return [(name, self.engine.generate(self._prompt(name), name, self.options)) for name in names]
-        finally:
-            self.turns.pop()
+    def compare(self, question: str | None = None, write: Write | None = None) -> dict[str, Answer]:
+        """Every model's answer; nothing is kept.
 
-    def last_question(self) -> str | None:
-        """What was asked last."""
-        return next((turn.content for turn in reversed(self.turns) if turn.role == "user"), None)
+        Args:
+            question: what to ask after the conversation so far; None asks the last question as it was asked.
+            write: gets each model's name and its answer as it comes.
+
+        Raises:
+            UsageError: there is no last question, or the question is too long.
+        """
+        turns = self.turns[:-1] if question is None else [*self.turns, Turn("user", question)]
+        if not turns:
+            raise UsageError("error.chat.nothing_to_compare")
+        answers = {}
+        for name in self.engine.names:
+            ids, _ = self._fit(turns, name)
+            if write:
+                write(f"── {name}\n")
+            answers[name] = self._answer(ids, name, write)
+            if write:
+                write("\n")
+        return answers
 
     def reset(self) -> None:
         """Forget the conversation."""
-        self.turns.clear()
+        self.turns = []
 
-    def _prompt(self, name: str) -> list[int]:
-        """Ids of the conversation, its oldest exchanges left out where it would not fit."""
-        room = self.engine.context_length - self.options.max_new_tokens
-        while len(ids := self.engine.prompt(self._with_system(), name)) > room:
-            if len(self.turns) < 2:
-                raise UsageError("error.chat.too_long", tokens=len(ids), room=room)
-            del self.turns[:2]
-            say("chat.forgot")
-        return ids
+    def _answer(self, ids: list[int], name: str, write: Write | None) -> Answer:
+        answer = self.engine.generate(ids, name, self.options, write=write)
+        if not answer.ended:
+            say("chat.cut", max_new_tokens=self.options.max_new_tokens)
+        return answer
 
-    def _with_system(self) -> list[Turn]:
-        return [Turn("system", self.system), *self.turns] if self.system else self.turns
+    def _fit(self, turns: Sequence[Turn], name: str) -> tuple[list[int], list[Turn]]:
+        """Ids of a conversation that ends with a question, and its turns without the oldest exchanges where they
+        would not fit."""
+        room = max(0, self.engine.context_length - self.options.max_new_tokens)
+        system = [] if self.system is None else [Turn("system", self.system)]
+        for start in range(0, len(turns), 2):
+            kept = list(turns[start:])
+            ids = self.engine.prompt([*system, *kept], name)
+            if len(ids) <= room:
+                if start:
+                    say("chat.forgot", num_exchanges=start // 2)
+                return ids, kept
+        raise UsageError("error.chat.too_long", tokens=len(ids), room=room)
 
 
-def run(config: ChatConfig, *, read: Callable[[str], str] = input, write: Write | None = None) -> ChatAnswer | None:
+def run(config: ChatConfig, *, read: Read | None = None, write: Write | None = None) -> ChatAnswer | None:
     """Answer `--prompt`, or hold a session until the user leaves.
 
     Args:
         config: models and sampling.
-        read: asks the user for a line; EOFError ends the session.
+        read: asks the user for a line, EOFError ends the session; None reads standard input.
         write: gets text as it is generated; None keeps it for the result.
 
     Raises:
         PangzhuError: base or adapter cannot be used.
     """
-    engine = load_engine(config, config.adapter, system=config.system, allow_base_mismatch=config.allow_base_mismatch)
+    if config.prompt is not None and not config.prompt.strip():
+        raise UsageError("error.chat.empty_prompt", where="--prompt")
+    engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
     options = GenerationOptions(**config.model_dump(include=set(GenerationOptions.model_fields)))
-    session = Session(engine, options, name=engine.names[-1] if len(engine.names) == 2 else engine.names[0])
-    if len(engine.names) > 2:
-        session.name = engine.names[1]
+    session = Session(engine, options, engine.first_name, config.system)
     if config.prompt is not None:
         return _one_answer(session, config.prompt, write)
     say("chat.welcome", names=", ".join(engine.names), name=session.name)
-    converse(session, read=read, write=write or _discard)
+    converse(session, read=read or _standard_input(), write=write or _discard)
     return None
 
 
-def converse(session: Session, *, read: Callable[[str], str], write: Write) -> None:
-    """Read, answer, repeat; a fault is told and the session goes on."""
+def converse(session: Session, *, read: Read, write: Write) -> None:
+    """Read, answer, repeat; a fault is told, Ctrl-C ends an answer, and the session goes on."""
     while True:
         try:
             line = read(f"{session.name}> ").strip()
         except EOFError:
             return
         try:
-            if line.startswith("/"):
-                if not command(session, line, write):
-                    return
-            elif line:
-                session.ask(line, write)
-                write("\n")
+            if not respond(session, line, write):
+                return
         except KeyboardInterrupt:
-            _drop_unanswered(session)
             write("\n")
         except PangzhuError as fault:
-            _drop_unanswered(session)
-            write(f"{fault}\n")
+            say("chat.fault", fault=fault)
+
+
+def respond(session: Session, line: str, write: Write) -> bool:
+    """Answer one line, a question or a `/command`; False leaves the session.
+
+    Raises:
+        UsageError: no such command, or it needs something it was not given.
+    """
+    if line.startswith("/"):
+        return command(session, line, write)
+    if line:
+        session.ask(line, write)
+        write("\n")
+    return True
 
 
 def command(session: Session, line: str, write: Write) -> bool:
@@ -153,8 +190,8 @@ def command(session: Session, line: str, write: Write) -> bool:
     Raises:
         UsageError: no such command, or it needs something it was not given.
     """
-    word, _, rest = line.partition(" ")
-    argument = rest.strip()
+    word, *rest = line.split(maxsplit=1)
+    argument = rest[0] if rest else ""
     match word:
         case "/exit" | "/quit":
             return False
@@ -169,26 +206,15 @@ def command(session: Session, line: str, write: Write) -> bool:
             session.reset()
             say("chat.reset")
         case "/compare":
-            _compare(session, argument, write)
+            session.compare(argument or None, write)
         case "/help":
-            write(text("chat.help", names=", ".join(session.engine.names)) + "\n")
+            say("chat.help", names=", ".join(session.engine.names))
         case _:
-            commands = ("/use", "/base", "/compare", "/system", "/reset", "/help", "/exit")
-            raise UsageError("error.chat.no_such_command", name=word, hint=nearest(word, commands))
+            raise UsageError("error.chat.no_such_command", name=word, hint=nearest(word, COMMANDS))
     return True
 
 
-def _compare(session: Session, question: str, write: Write) -> None:
-    asked = question or session.last_question()
-    if asked is None:
-        raise UsageError("error.chat.nothing_to_compare")
-    for name, answer in session.compare(asked):
-        write(f"── {name}\n{answer.text}\n")
-
-
 def _one_answer(session: Session, prompt: str, write: Write | None) -> ChatAnswer:
-    if not prompt.strip():
-        raise UsageError("error.chat.empty_prompt", where="--prompt")
     answer = session.ask(prompt, write)
     return ChatAnswer(
         model=session.name,
@@ -200,9 +226,23 @@ def _one_answer(session: Session, prompt: str, write: Write | None) -> ChatAnswe
     )
 
 
-def _drop_unanswered(session: Session) -> None:
-    if session.turns and session.turns[-1].role == "user":
-        session.turns.pop()
+def _standard_input() -> Read:
+    """`input`, with line editing in a terminal where the system has it; a pipe gets no prompt."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    if not sys.stdin.isatty():
+        return lambda _prompt: input()
+    with suppress(ImportError):  # Windows edits lines by itself
+        import readline  # noqa: F401
+    return _ask_in_terminal
+
+
+def _ask_in_terminal(prompt: str) -> str:
+    try:
+        return input(prompt)
+    except EOFError:
+        say("chat.left")
+        raise
 
 
 def _discard(_: str) -> None:

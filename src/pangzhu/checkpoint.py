@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from pangzhu.adapter import sha256_of
-from pangzhu.errors import LockedError, ResourceError, UsageError
+from pangzhu.adapter import CONFIG, MANIFEST, PROMPT, WEIGHTS, read_manifest, sha256_of
+from pangzhu.errors import LockedError, ModelError, ResourceError, UsageError
 from pangzhu.messages import say
 
 RUN = "run"
@@ -73,7 +73,8 @@ def locked(output_dir: Path) -> Iterator[Path]:
 
 
 def open_run(output_dir: Path, identity: Mapping[str, str], *, resume: bool = True) -> RunRecord:
-    """The record of the run to start or go on with; a finished run that is another one has been moved aside.
+    """The record of the run to start or go on with; a finished run that is another one has been moved aside, and so
+    have checkpoints or an adapter that no record tells the settings of.
 
     Args:
         output_dir: the adapter folder.
@@ -85,6 +86,8 @@ def open_run(output_dir: Path, identity: Mapping[str, str], *, resume: bool = Tr
     """
     existing = read_record(output_dir / RUN)
     if existing is None:
+        if (output_dir / RUN / CHECKPOINTS).exists() or (output_dir / MANIFEST).exists():
+            set_aside(output_dir)
         return RunRecord(dict(identity))
     differences = _differences(existing.identity, identity)
     if not differences and resume:
@@ -126,15 +129,14 @@ def write_atomically(file: Path, content: str) -> None:
 
 
 def set_aside(output_dir: Path) -> Path:
-    """Move a run and its adapter to `run/previous-N`; the lock stays."""
+    """Move a run and its adapter to `run/previous-N`; the lock stays, and so does whatever else is in the folder."""
     run_dir = output_dir / RUN
     number = 1
     while (target := run_dir / f"previous-{number}").exists():
         number += 1
     target.mkdir(parents=True)
-    for entry in sorted(output_dir.iterdir()):
-        if entry != run_dir:
-            shutil.move(entry, target / entry.name)
+    for file in _adapter_files(output_dir):
+        shutil.move(file, target / file.name)
     for entry in sorted(run_dir.iterdir()):
         if entry.name not in {"lock", "holder"} and not entry.name.startswith("previous-"):
             (target / RUN).mkdir(exist_ok=True)
@@ -146,7 +148,7 @@ def set_aside(output_dir: Path) -> Path:
 def seal_checkpoint(checkpoint: Path) -> None:
     """Write a checkpoint's manifest, last of all its files, each of them synced to disk first."""
     hashes = {}
-    for file in sorted(checkpoint.iterdir()):
+    for file in sorted(set(checkpoint.iterdir()) - {checkpoint / CHECKPOINT_MANIFEST}):
         with file.open("rb+") as opened:
             os.fsync(opened.fileno())
         hashes[file.name] = sha256_of(file)
@@ -174,15 +176,26 @@ def prune(run_dir: Path) -> None:
 
 def _by_step(run_dir: Path) -> list[Path]:
     folders = (run_dir / CHECKPOINTS).glob("checkpoint-*")
-    return sorted(folders, key=lambda folder: int(folder.name.rpartition("-")[2]))
+    numbered = (folder for folder in folders if folder.name.rpartition("-")[2].isdigit())
+    return sorted(numbered, key=lambda folder: int(folder.name.rpartition("-")[2]))
 
 
 def _is_intact(checkpoint: Path) -> bool:
     try:
         promised: dict[str, str] = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
-        return all(sha256_of(checkpoint / name) == sha256 for name, sha256 in promised.items())
+        return bool(promised) and all(sha256_of(checkpoint / name) == sha256 for name, sha256 in promised.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _adapter_files(output_dir: Path) -> list[Path]:
+    """The files of a published adapter, as its manifest names them; without one, those that only an adapter has."""
+    try:
+        names = {*read_manifest(output_dir).files, MANIFEST}
+    except ModelError:
+        names = {WEIGHTS, CONFIG, PROMPT, MANIFEST}
+    files = (output_dir / name for name in sorted(names) if Path(name).name == name)
+    return [file for file in files if file.is_file()]
 
 
 def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:

@@ -1,13 +1,15 @@
 """Base beside adapter on the same questions, in one process: what each answers, and how often it is right.
 
-An answer is right when it equals the expected one after white space and punctuation are set aside (`normalized`). Answers
-are greedy and generated in batches. Rows may carry a `kind` (taught, reworded, untaught, general); figures are given for
-each kind apart, because only together do they say what was learned.
+An answer is right when it equals the expected one after white space and punctuation are set aside (`normalized`); where a
+row gives `choices`, when it names the expected one first. Answers are greedy and generated in batches. Rows may carry a
+`kind` (taught, reworded, untaught, general); figures are given for each kind apart, because only together do they say
+what was learned.
 
 Left to others: generation (`pangzhu.engines`), loss and recall without generation (`pangzhu.evaluate`).
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,19 +18,23 @@ from typing import TYPE_CHECKING
 
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
-from pangzhu.engines import Answer
+from pangzhu.engines import Answer, visible
 from pangzhu.engines.transformers import load_engine
+from pangzhu.errors import DataError
+from pangzhu.evaluate import kind_name, kind_of
 from pangzhu.messages import say, text
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderResult
     from rich.table import Table
 
     from pangzhu.data.conversation import Conversation
     from pangzhu.engines.transformers import TransformersEngine
 
-NO_KIND = "all"
 ANSWERS_FILE = "answers.jsonl"
+NOTHING = "–"  # in a table, for an empty answer or a figure that does not exist
+MIN_COLUMN = 26  # cells; narrower, answers side by side cannot be read
+MEANT_SIGNS = "%‰"  # punctuation to Unicode, part of a figure to a reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +46,27 @@ class ComparedRow:
     kind: str
     fact: str | None
     answers: dict[str, Answer]
+    choices: tuple[str, ...] = ()
 
     def right(self, name: str) -> bool:
-        """Whether a model's answer is the expected one, word for word."""
-        return self.expected is not None and normalized(self.answers[name].text) == normalized(self.expected)
+        """Whether a model's answer is the expected one: the same words, or the same choice."""
+        if self.expected is None:
+            return False
+        answer = self.answers[name].text
+        if self.choices:
+            return first_choice(answer, self.choices) == self.expected.strip()
+        return normalized(answer) == normalized(self.expected)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Of `num_rows` questions of one kind: answered word for word, and answers that ended by themselves."""
+    """One model on one kind of question: of `num_rows` answers `num_ended` ended by themselves; of the `num_expected`
+    whose right answer is known `num_right` are right."""
 
     model: str
     kind: str
     num_rows: int
+    num_expected: int
     num_right: int
     num_ended: int
 
@@ -73,8 +87,14 @@ class Comparison:
     def score(self, model: str, kind: str) -> Score:
         """One model's figures on one kind of question."""
         rows = [row for row in self.rows if row.kind == kind]
-        right = sum(row.right(model) for row in rows)
-        return Score(model, kind, len(rows), right, sum(row.answers[model].ended for row in rows))
+        return Score(
+            model,
+            kind,
+            num_rows=len(rows),
+            num_expected=sum(row.expected is not None for row in rows),
+            num_right=sum(row.right(model) for row in rows),
+            num_ended=sum(row.answers[model].ended for row in rows),
+        )
 
     def scores(self) -> list[Score]:
         """Every model on every kind."""
@@ -94,31 +114,25 @@ class Comparison:
 
         return Group(self.answers_table(self.rows), self.scores_table())
 
-    def answers_table(self, rows: Sequence[ComparedRow]) -> "Table":
-        """Question, expected answer and each model's answer; what is right is marked."""
+    def answers_table(self, rows: Sequence[ComparedRow]) -> "AnswersTable":
+        """Each model's answer to some of the questions; what is right is marked."""
+        return AnswersTable(self.models, self.base_name, tuple(rows))
+
+    def scores_table(self) -> "Table":
+        """How many answers are right, and how many ended, by kind and model."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(show_lines=True, expand=True)
-        table.add_column(text("compare.question"), ratio=2)
-        for model in self.models:
-            table.add_column(self._heading(model), ratio=3)
-        for row in rows:
-            marked = [("✓ " if row.right(model) else "") + row.answers[model].text for model in self.models]
-            table.add_row(*map(Text, (f"[{_kind_name(row.kind)}] {row.question}", *marked)))
-        return table
-
-    def scores_table(self) -> "Table":
-        """Word-for-word answers by kind and model."""
-        from rich.table import Table
-
         table = Table(title=text("compare.scores"))
-        table.add_column(text("compare.kind"))
-        for model in self.models:
-            table.add_column(self._heading(model), justify="right")
-        for kind in self.kinds:
-            scores = [self.score(model, kind) for model in self.models]
-            table.add_row(_kind_name(kind), *(f"{score.num_right}/{score.num_rows}" for score in scores))
+        table.add_column(text("compare.kind"), overflow="fold")
+        table.add_column(text("compare.model"), overflow="fold")
+        table.add_column(text("compare.right"), justify="right")
+        table.add_column(text("compare.ended"), justify="right")
+        for score in self.scores():
+            right = f"{score.num_right}/{score.num_expected}" if score.num_expected else NOTHING
+            kind = kind_name(score.kind) if score.model == self.models[0] else ""
+            ended = f"{score.num_ended}/{score.num_rows}"
+            table.add_row(Text(kind), Text(score.model), right, ended, end_section=score.model == self.models[-1])
         return table
 
     def write(self, folder: Path) -> Path:
@@ -129,8 +143,47 @@ class Comparison:
         file.write_text("".join(lines), encoding="utf-8")
         return file
 
-    def _heading(self, model: str) -> str:
-        return f"{model} ({self.base_name})" if model == self.models[0] else model
+
+@dataclass(frozen=True, slots=True)
+class AnswersTable:
+    """Questions and answers for a screen: a column a model where there is room, else a line a model."""
+
+    models: tuple[str, ...]
+    base_name: str
+    rows: tuple[ComparedRow, ...]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """Called by rich, which knows how wide the screen is."""
+        columns = 1 + len(self.models)
+        yield self.side_by_side() if options.max_width >= columns * MIN_COLUMN else self.stacked()
+
+    def side_by_side(self) -> "Table":
+        """A row a question, a column a model."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(show_lines=True, expand=True)
+        table.add_column(text("compare.question"), ratio=2, overflow="fold")
+        for model in self.models:
+            heading = f"{model} ({self.base_name})" if model == self.models[0] else model
+            table.add_column(Text(heading), ratio=3, overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, (_shown_question(row), *(_shown_answer(row, model) for model in self.models))))
+        return table
+
+    def stacked(self) -> "Table":
+        """Each question with the models' answers below it."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(expand=True)
+        table.add_column(text("compare.model"), max_width=MIN_COLUMN, overflow="fold")
+        table.add_column(text("compare.answer"), ratio=1, overflow="fold")
+        for row in self.rows:
+            table.add_row(Text(text("compare.question")), Text(_shown_question(row), style="bold"))
+            for model in self.models:
+                table.add_row(Text(model), Text(_shown_answer(row, model)), end_section=model == self.models[-1])
+        return table
 
 
 def compare(config: CompareConfig) -> Comparison:
@@ -165,27 +218,54 @@ def ask(
     answers: list[dict[str, Answer]] = [{} for _ in questions]
     tell = on_answer or _say_answered
     for name in engine.names:
-        prompts = [engine.prompt(question.prompt, name) for question in questions]
+        prompts = [_prompt(engine, question, name, options) for question in questions]
         for done, (index, answer) in enumerate(engine.generate_many(prompts, name, options), start=1):
             answers[index][name] = answer
             tell(name, done, len(questions))
-    rows = [
-        ComparedRow(
-            question=question.prompt[-1].content,
-            expected=question.answer,
-            kind=question.field("kind") or NO_KIND,
-            fact=question.field("fact"),
-            answers=answers[index],
-        )
-        for index, question in enumerate(questions)
-    ]
+    rows = (_compared(question, given) for question, given in zip(questions, answers, strict=True))
     return Comparison(engine.names, engine.base_name, tuple(rows))
 
 
 def normalized(answer: str) -> str:
-    """An answer without white space and punctuation, full-width forms folded."""
-    folded = unicodedata.normalize("NFKC", answer)
-    return "".join(char for char in folded if not char.isspace() and unicodedata.category(char)[0] != "P")
+    """An answer without white space and punctuation, full-width forms folded; what separates or belongs to figures
+    (`1.5`, `3-5`, `5%`) stays, as does an answer that is nothing but punctuation."""
+    folded = unicodedata.normalize("NFKC", answer).strip()
+    neighbours = zip(f" {folded}", folded, f"{folded[1:]} ", strict=False)
+    return "".join(char for before, char, after in neighbours if not _set_aside(before, char, after)) or folded
+
+
+def first_choice(answer: str, choices: Sequence[str]) -> str | None:
+    """The choice an answer names first, standing by itself (`B.`, `答案是B`; not the `A` of `Answer`), or None."""
+    one_of = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True))
+    found = re.search(rf"(?<![A-Za-z])(?:{one_of})(?![A-Za-z])", unicodedata.normalize("NFKC", answer))
+    return found[0] if found else None
+
+
+def _set_aside(before: str, char: str, after: str) -> bool:
+    if before.isdigit() and after.isdigit() and char != ",":
+        return char.isspace()
+    return char.isspace() or (unicodedata.category(char)[0] == "P" and char not in MEANT_SIGNS)
+
+
+def _prompt(engine: "TransformersEngine", question: "Conversation", name: str, options: GenerationOptions) -> list[int]:
+    """The question's ids, which with the longest answer fit into the model's context."""
+    ids = engine.prompt(question.prompt, name)
+    room = engine.context_length - options.max_new_tokens
+    if len(ids) > room:
+        raise DataError("error.compare.too_long", where=str(question.location), tokens=len(ids), room=max(0, room))
+    return ids
+
+
+def _compared(question: "Conversation", answers: dict[str, Answer]) -> ComparedRow:
+    choices = question.field("choices")
+    return ComparedRow(
+        question=question.prompt[-1].content,
+        expected=question.answer,
+        kind=kind_of(question),
+        fact=question.field("fact"),
+        answers=answers,
+        choices=tuple(choices.split(",")) if choices else (),
+    )
 
 
 def _say_answered(name: str, done: int, total: int) -> None:
@@ -193,15 +273,18 @@ def _say_answered(name: str, done: int, total: int) -> None:
         say("compare.answered", model=name, done=done, total=total)
 
 
-def _kind_name(kind: str) -> str:
-    known = {
-        "taught": "compare.kind.taught",
-        "reworded": "compare.kind.reworded",
-        "untaught": "compare.kind.untaught",
-        "general": "compare.kind.general",
-        NO_KIND: "compare.kind.all",
-    }
-    return text(known[kind]) if kind in known else kind
+def _shown_question(row: ComparedRow) -> str:
+    """The question and, where no model gave it, the expected answer."""
+    question = f"[{kind_name(row.kind)}] {visible(row.question)}"
+    if row.expected is None or any(row.right(model) for model in row.answers):
+        return question
+    return f"{question}\n{text('compare.expected', answer=visible(row.expected))}"
+
+
+def _shown_answer(row: ComparedRow, model: str) -> str:
+    answer = row.answers[model]
+    shown = visible(answer.text.strip()) or NOTHING
+    return ("✓ " if row.right(model) else "") + shown + ("" if answer.ended else " …")
 
 
 def _row_as_json(row: ComparedRow) -> dict[str, object]:

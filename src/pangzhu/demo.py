@@ -52,7 +52,7 @@ class DemoResult:
     def exit_code(self) -> int:
         """0 only if every taught question is answered word for word."""
         taught = self.comparison.score(self.comparison.models[-1], "taught")
-        return 0 if taught.num_right == taught.num_rows else self.VERIFICATION_FAILED
+        return 0 if taught.num_right == taught.num_rows > 0 else self.VERIFICATION_FAILED
 
     def as_json(self) -> dict[str, object]:
         """Training result, figures and answers."""
@@ -61,10 +61,11 @@ class DemoResult:
     def render(self) -> "Group":
         """A few rows of each kind side by side, the figures, and what they mean."""
         from rich.console import Group
+        from rich.text import Text
 
         shown = [row for kind in self.comparison.kinds for row in self._first_of(kind)]
         key = "demo.recalled" if self.exit_code == 0 else "demo.not_recalled"
-        verdict = text(key, folder=self.trained.output_dir)
+        verdict = Text(text(key, folder=self.trained.output_dir))
         return Group(self.comparison.answers_table(shown), self.comparison.scores_table(), verdict)
 
     def _first_of(self, kind: str) -> list[ComparedRow]:

@@ -1,26 +1,28 @@
 """Loss and exact recall of base and adapters on rows with known answers, mostly without generating.
 
 One teacher-forced pass over a row gives its loss and tells whether greedy decoding would write the expected answer: yes
-where every learned token is the argmax by a margin, no where some token clearly is not. Only near ties are generated.
+where every learned token is the argmax by a margin, no where some token is not. Near ties are generated. Exact means
+token by token; `pangzhu.compare`, which generates everything, forgives white space and punctuation.
 
 Left to others: the forward pass (`pangzhu.step`), answers side by side (`pangzhu.compare`).
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangzhu.batching import lay_end_to_end, split_to_budget
-from pangzhu.compare import NO_KIND, normalized
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import load_engine
-from pangzhu.messages import text
+from pangzhu.messages import say, text
 from pangzhu.plan import MAX_TOKEN_BUDGET
 from pangzhu.step import RowOutcome, forward_rows
-from pangzhu.tokenization import Labeller, TokenizedExample, tokenize
+from pangzhu.tokenization import IGNORED, Labeller, TokenizedExample, tokenize
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,11 +30,31 @@ if TYPE_CHECKING:
     from pangzhu.data.conversation import Conversation
     from pangzhu.engines.transformers import TransformersEngine
 
+EVALUATION_FILE = "evaluation.json"
+NO_KIND = "all"  # of rows that name no kind
+KIND_NAMES = {
+    "taught": "compare.kind.taught",
+    "reworded": "compare.kind.reworded",
+    "untaught": "compare.kind.untaught",
+    "general": "compare.kind.general",
+    NO_KIND: "compare.kind.all",
+}
+
+
+def kind_of(row: "Conversation") -> str:
+    """The kind of question a row is, as its file has it."""
+    return row.field("kind") or NO_KIND
+
+
+def kind_name(kind: str) -> str:
+    """A kind of question for a reader."""
+    return text(KIND_NAMES[kind]) if kind in KIND_NAMES else kind
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One model on one kind of row. `loss` is the mean over supervised tokens in nats; `num_exact` rows are answered
-    word for word by greedy decoding, of which `num_generated` near ties were settled by generating."""
+    """One model on one kind of row. `loss` is the mean over supervised tokens in nats; greedy decoding writes
+    `num_exact` rows token by token; whether it does was settled for `num_generated` near ties by generating."""
 
     model: str
     kind: str
@@ -62,14 +84,24 @@ class Evaluation:
     def render(self) -> "Table":
         """The figures as a table."""
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=text("evaluate.title", base=self.base_name))
-        for heading in ("model", "kind", "rows", "loss", "perplexity", "exact"):
-            table.add_column(text(f"evaluate.{heading}"), justify="left" if heading in ("model", "kind") else "right")
+        table = Table(title=Text(text("evaluate.title", base=self.base_name)))
+        for heading in (text("evaluate.model"), text("compare.kind")):
+            table.add_column(heading, overflow="fold")
+        for heading in ("evaluate.rows", "evaluate.loss", "evaluate.perplexity", "evaluate.exact"):
+            table.add_column(text(heading), justify="right")
         for row in self.measured:
-            exact = f"{row.num_exact}/{row.num_rows}"
-            table.add_row(row.model, row.kind, str(row.num_rows), f"{row.loss:.4f}", f"{row.perplexity:.2f}", exact)
+            figures = (f"{row.num_rows}", f"{row.loss:.4f}", f"{row.perplexity:.2f}", f"{row.num_exact}/{row.num_rows}")
+            table.add_row(Text(row.model), Text(kind_name(row.kind)), *figures)
         return table
+
+    def write(self, folder: Path) -> Path:
+        """Keep the figures as JSON."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / EVALUATION_FILE
+        file.write_text(json.dumps(self.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        return file
 
 
 def evaluate(config: CompareConfig) -> Evaluation:
@@ -80,14 +112,14 @@ def evaluate(config: CompareConfig) -> Evaluation:
     """
     rows = load_dataset(config.dataset_path).conversations[: config.max_questions]
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
-    options = GenerationOptions(max_new_tokens=config.max_new_tokens)
-    measured = [part for name in engine.names for part in measure(engine, name, rows, options)]
-    return Evaluation(engine.base_name, tuple(measured))
+    measured = [part for name in engine.names for part in measure(engine, name, rows)]
+    evaluation = Evaluation(engine.base_name, tuple(measured))
+    if config.output_dir:
+        say("evaluate.written", file=evaluation.write(config.output_dir))
+    return evaluation
 
 
-def measure(
-    engine: "TransformersEngine", name: str, rows: "Sequence[Conversation]", options: GenerationOptions
-) -> list[Measured]:
+def measure(engine: "TransformersEngine", name: str, rows: "Sequence[Conversation]") -> list[Measured]:
     """One model's figures, kind by kind.
 
     Raises:
@@ -98,12 +130,11 @@ def measure(
     if tokenized.findings:
         raise BadRowsError(tokenized.findings, num_rows=len(rows))
     outcomes = _outcomes(engine, name, tokenized.examples)
-    kinds = [row.field("kind") or NO_KIND for row in rows]
     ties = [index for index, outcome in enumerate(outcomes) if outcome.right and not outcome.learned]
-    settled = _generate_ties(engine, name, [rows[index] for index in ties], options)
-    exact = [outcome.learned for outcome in outcomes]
-    for index, right in zip(ties, settled, strict=True):
-        exact[index] = right
+    written = _generate_exactly(engine, name, [tokenized.examples[index] for index in ties])
+    settled = dict(zip(ties, written, strict=True))
+    exact = [settled.get(index, outcome.learned) for index, outcome in enumerate(outcomes)]
+    kinds = [kind_of(row) for row in rows]
     return [_measured(name, kind, kinds, outcomes=outcomes, exact=exact, ties=ties) for kind in dict.fromkeys(kinds)]
 
 
@@ -138,14 +169,14 @@ def _outcomes(engine: "TransformersEngine", name: str, examples: Sequence[Tokeni
     return outcomes
 
 
-def _generate_ties(
-    engine: "TransformersEngine", name: str, rows: "Sequence[Conversation]", options: GenerationOptions
-) -> list[bool]:
-    """Whether greedy decoding writes the expected answer, by writing it."""
-    if not rows:
+def _generate_exactly(engine: "TransformersEngine", name: str, examples: Sequence[TokenizedExample]) -> list[bool]:
+    """Whether greedy decoding writes each row's answer and then its end token, by writing it."""
+    if not examples:
         return []
-    prompts = [engine.prompt(row.prompt, name) for row in rows]
-    right = [False] * len(rows)
+    answers = [[label for label in example.labels if label != IGNORED] for example in examples]
+    prompts = [example.input_ids[: -len(answer)] for example, answer in zip(examples, answers, strict=True)]
+    exact = [False] * len(examples)
+    options = GenerationOptions(max_new_tokens=max(map(len, answers)))
     for index, answer in engine.generate_many(prompts, name, options):
-        right[index] = normalized(answer.text) == normalized(rows[index].answer or "")
-    return right
+        exact[index] = answer.ended and list(answer.token_ids) == answers[index][:-1]
+    return exact

@@ -33,7 +33,6 @@ ARCHITECTURES = frozenset(
     }
 )
 HEAD_MODULES = frozenset({"lm_head", "embed_tokens"})
-NUM_SAMPLED_TENSORS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     quiet_libraries()
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as broken:
+    except Exception as broken:  # the tokenizers library raises bare Exception for a broken file
         raise ModelError("error.model.tokenizer_unreadable", where=str(folder), reason=str(broken)) from broken
 
 
@@ -85,7 +84,7 @@ def load_base(
         device: where they go.
 
     Raises:
-        ModelError: an architecture that is not supported, or files that cannot be read.
+        ModelError: an architecture that is not supported, files that cannot be read, or a weight that is not in them.
     """
     import torch
     from safetensors import SafetensorError
@@ -94,8 +93,9 @@ def load_base(
     quiet_libraries()
     _check_architecture(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             folder,
+            output_loading_info=True,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             attn_implementation="sdpa",
             use_safetensors=True,
@@ -104,6 +104,8 @@ def load_base(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as broken:
         raise ModelError("error.model.weights_unreadable", where=str(folder), reason=str(broken)) from broken
+    if missing := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
+        raise ModelError("error.model.weights_missing", where=str(folder), names=", ".join(missing[:3]))
     model.requires_grad_(False)
     return model.to(device).eval()
 
@@ -148,8 +150,9 @@ def generation_stop_ids(folder: Path) -> tuple[int, ...]:
 
 
 def base_fingerprint(folder: Path) -> BaseFingerprint:
-    """Fingerprint of a model folder: its config, every tensor's name, shape and type with the bytes of the three
-    smallest, and its tokenizer.
+    """Fingerprint of a model folder: its config, every tensor's name, shape, type and first row, and its tokenizer.
+
+    The first rows tell a base from its own merged or further trained descendants, whose small tensors often are the same.
 
     Raises:
         ModelError: a file is missing or not what its name says.
@@ -200,7 +203,7 @@ def _target_modules(model: "PreTrainedModel", wanted: str) -> list[str]:
     if wanted == "all-linear":
         return sorted(present - HEAD_MODULES)
     names = sorted({name.strip() for name in wanted.split(",") if name.strip()})
-    for name in names:
+    for name in names or [wanted]:
         if name in HEAD_MODULES:
             raise UsageError("error.model.target_head", where="--target_modules", name=name)
         if name not in present:
@@ -215,27 +218,20 @@ def _target_modules(model: "PreTrainedModel", wanted: str) -> list[str]:
 
 
 def _tensor_evidence(folder: Path) -> Iterator[bytes]:
-    """Every tensor's header, then the bytes of the three smallest, file by file in the order of names."""
+    """Every tensor's header, then the first row of each, file by file in the order of names."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as tensors:
-                shapes = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118  # not a dict
-                headers = {name: (piece.get_shape(), str(piece.get_dtype())) for name, piece in shapes.items()}
+                pieces = {name: tensors.get_slice(name) for name in sorted(tensors.keys())}
+                headers = {name: (piece.get_shape(), str(piece.get_dtype())) for name, piece in pieces.items()}
                 yield json.dumps(headers, sort_keys=True).encode()
-                smallest = sorted(headers, key=lambda name: (_num_elements(headers[name][0]), name))
-                for name in smallest[:NUM_SAMPLED_TENSORS]:
-                    yield tensors.get_tensor(name).float().numpy().tobytes()
+                for name, piece in pieces.items():
+                    first_row = piece[:1] if len(piece.get_shape()) > 1 else tensors.get_tensor(name)
+                    yield first_row.float().numpy().tobytes()
         except (SafetensorError, OSError) as broken:
             raise ModelError("error.model.weights_unreadable", where=str(file), reason=str(broken)) from broken
-
-
-def _num_elements(shape: list[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
 
 
 def _short_hash(*pieces: bytes) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pangzhu.data.conversation import Turn
 from pangzhu.errors import ModelError
@@ -32,6 +32,12 @@ CHATML = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
+
+
+# A template that prints today's date gets this one: the date Llama 3's own template falls back to. Training, a resumed
+# training and every later use then see the same ids, whatever the day.
+FROZEN_DATE = date(2024, 7, 26)
+DATE_DIRECTIVES = "aAbBdHIjmMpSuUwWyY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +79,10 @@ class PromptContract:
             fields = json.loads(file.read_text(encoding="utf-8"))
             promised = fields.pop("template_sha256")
             contract = cls(**fields | {"stop_token_ids": tuple(fields["stop_token_ids"])})
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as broken:
+            intact = contract.template_sha256 == promised
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as broken:
             raise ModelError("error.prompt.unreadable", where=str(file), reason=str(broken)) from broken
-        if contract.template_sha256 != promised:
+        if not intact:
             raise ModelError("error.prompt.template_changed", where=str(file))
         return contract
 
@@ -85,7 +92,6 @@ def contract_for(
     *,
     system: str | None = None,
     generation_stop_ids: Sequence[int] = (),
-    today: date | None = None,
 ) -> PromptContract:
     """The contract of a base model.
 
@@ -93,7 +99,6 @@ def contract_for(
         tokenizer: the base model's own.
         system: system text for conversations without one.
         generation_stop_ids: end tokens that the model's generation config names.
-        today: the date to freeze for templates that print one; default: today.
 
     Raises:
         ModelError: the template never closes an answer, so a model could not learn to stop.
@@ -105,7 +110,7 @@ def contract_for(
     if not isinstance(template, str):
         raise ModelError("error.template.several")
     prints_date = "strftime_now" in template or "date_string" in template
-    frozen = (today or date.today()).isoformat() if prints_date else None
+    frozen = FROZEN_DATE.isoformat() if prints_date else None
     end_of_turn = _end_of_turn(tokenizer, template, frozen)
     stops = {end_of_turn, *generation_stop_ids}
     if tokenizer.eos_token_id is not None:
@@ -164,24 +169,33 @@ def _render(
     try:
         ids = tokenizer.apply_chat_template(
             [{"role": turn.role, "content": turn.content} for turn in turns],
-            chat_template=template,
+            chat_template=_with_frozen_clock(template, frozen_date),
             add_generation_prompt=add_generation_prompt,
             tokenize=True,
             sanitize_control_tokens=True,
             return_dict=False,
             **_date_variables(frozen_date),
         )
-    except TemplateError as refused:
+    except (TemplateError, TypeError, ValueError) as refused:  # the last two: the template's own slips in computing
         raise ModelError("error.template.refused", reason=str(refused)) from refused
     return list(ids)
 
 
-def _date_variables(frozen_date: str | None) -> dict[str, Any]:
-    """What templates ask for when they print a date: Llama 3 reads `date_string`, others call `strftime_now`."""
+def _date_variables(frozen_date: str | None) -> dict[str, str]:
+    """Llama 3's template reads its date from `date_string`."""
+    return {} if frozen_date is None else {"date_string": date.fromisoformat(frozen_date).strftime("%d %b %Y")}
+
+
+def _with_frozen_clock(template: str, frozen_date: str | None) -> str:
+    """Other templates call `strftime_now`. transformers hands no function on to a template, so a macro of that name,
+    put before it, gives the frozen date; `+%}` leaves what follows as it stands."""
     if frozen_date is None:
-        return {}
+        return template
     day = date.fromisoformat(frozen_date)
-    return {"date_string": day.strftime("%d %b %Y"), "strftime_now": day.strftime}
+    parts = {"%-d": str(day.day), "%-m": str(day.month)}
+    parts |= {f"%{letter}": day.strftime(f"%{letter}") for letter in DATE_DIRECTIVES}
+    filled_in = "".join(f".replace('{directive}', '{part}')" for directive, part in parts.items())
+    return f"{{%- macro strftime_now(format) -%}}{{{{- format{filled_in} -}}}}{{%- endmacro +%}}{template}"
 
 
 def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", template: str, frozen_date: str | None) -> int:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from pangzhu.trainer import StepReport
 
+REJECTED = "rejected.txt"  # rows left out by --skip_bad, beside the record
 NUM_PROOF_ROWS = 4
 # Settings that leave the weights as they are: another value is still the same run.
 NOT_IDENTITY = frozenset({*RunOptions.model_fields, "hub", "dataset_path", "model_name_or_path", "revision"})
@@ -86,6 +87,7 @@ def train(config: TrainConfig, *, on_step: "Callable[[StepReport], None]" = say_
                 return replace(TrainResult(**record.result | {"output_dir": config.output_dir}), already_finished=True)
             say("train.adapter_damaged", fault=fault)
             record = replace(record, state="running")
+        _keep_rejects(run_dir, rows)
         return _run(config, base, rows, _Run(run_dir, record, steps, on_step))
 
 
@@ -129,6 +131,13 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     _publish(config, base, rows, run=run, model=model, result=result)
     checkpoint.write_record(run.folder, replace(record, state="finished", result=result.as_json()))
     return result
+
+
+def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:
+    """Write down the rows that `--skip_bad` left out, and why."""
+    if rows.findings:
+        checkpoint.write_atomically(run_dir / REJECTED, "".join(f"{finding}\n" for finding in rows.findings))
+        say("data.rejects_kept", file=run_dir / REJECTED, rows=len(rows.findings))
 
 
 def _load_model(

@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 LEARNED_FILE = "learned.json"
+TRAINER_STATE = "trainer_state.json"  # Trainer's own, in each checkpoint
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class StepReport:
         grad_norm: before clipping.
         learned: rows whose latest forward pass predicted every learned token by a margin, of `num_rows`; None where
             dropout hides it.
-        num_tokens: tokens of the step; `tokens_per_second` of the step.
+        num_tokens: tokens since the last report; `tokens_per_second` likewise.
         seconds_left: estimate from this call's steps so far.
     """
 
@@ -92,6 +94,7 @@ class Progress:
         self.examples = examples
         self.num_tokens = 0
         self.last_loss = math.nan
+        self.finished = False  # no further step is to be done
         self.signal_number: int | None = None
         self.learned = [False] * len(examples)
         self._file = metrics_file
@@ -125,7 +128,7 @@ class Progress:
         report = StepReport(
             step=state.global_step,
             num_steps=state.max_steps,
-            loss=logs["loss"],
+            loss=self.last_loss,
             grad_norm=logs["grad_norm"],
             learning_rate=logs["learning_rate"],
             learned=sum(self.learned) if sees_learned else None,
@@ -138,19 +141,31 @@ class Progress:
             opened.write(json.dumps(asdict(report)) + "\n")
         self._on_step(report)
 
-    def save(self, folder: Path) -> None:
-        """Keep the learned counts beside a checkpoint."""
-        state = {"learned": self.learned, "num_tokens": self.num_tokens}
+    def start(self) -> None:
+        """Count from nothing; what an earlier start left in `metrics.jsonl` is taken back."""
+        self._file.unlink(missing_ok=True)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Keep the counts beside a checkpoint."""
+        state = {
+            "step": step,
+            "learned": self.learned,
+            "num_tokens": self.num_tokens,
+            "num_tokens_reported": self._since_report[0],
+            "last_loss": self.last_loss,
+            "finished": self.finished,
+        }
         (folder / LEARNED_FILE).write_text(json.dumps(state), encoding="utf-8")
 
-    def restore(self, folder: Path, step: int) -> None:
+    def restore(self, folder: Path) -> None:
         """Go on counting from a checkpoint; lines of `metrics.jsonl` after its step are taken back."""
         state = json.loads((folder / LEARNED_FILE).read_text(encoding="utf-8"))
         self.learned, self.num_tokens = state["learned"], state["num_tokens"]
-        self._since_report = (self.num_tokens, time.perf_counter())
+        self.last_loss, self.finished = state["last_loss"], state["finished"]
+        self._since_report = (state["num_tokens_reported"], time.perf_counter())
         if self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
+            kept = "".join(line for line in lines if _step_of(line) <= state["step"])
             checkpoint.write_atomically(self._file, kept)
 
     def raise_if_interrupted(self, output_dir: Path) -> None:
@@ -195,10 +210,21 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         """Most tokens in one forward pass."""
         return self._token_budget
 
-    def train(self, resume_from_checkpoint: str | None = None) -> Any:  # TrainOutput
-        """Step until done, until learned, or until a signal asks to stop after the step under way."""
+    def train(self, resume_from_checkpoint: str | None = None) -> None:
+        """Step until done, until learned, or until a signal asks to stop after the step under way.
+
+        A checkpoint after the last step is only loaded: Trainer by itself would do one step more.
+        """
+        if resume_from_checkpoint is None:
+            self._progress.start()
+        else:
+            self._progress.restore(Path(resume_from_checkpoint))
+        if resume_from_checkpoint is not None and self._progress.finished:
+            self._load_from_checkpoint(resume_from_checkpoint)
+            self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE))
+            return
         with _stop_on_signal(self._progress):
-            return super().train(resume_from_checkpoint=resume_from_checkpoint)
+            super().train(resume_from_checkpoint=resume_from_checkpoint)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
@@ -226,8 +252,6 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass a step's figures on to the progress; Trainer's closing summary is not a step."""
         if "loss" in logs:
-            if not math.isfinite(logs.get("grad_norm", 0.0)):
-                raise DivergedError("error.train.gradient_not_finite", step=self.state.global_step)
             self._progress.report(self.state, logs, sees_learned=self._sees_learned)
         super().log(logs, start_time)
 
@@ -312,36 +336,38 @@ def _collate(rows: Sequence[tuple[int, TokenizedExample]]) -> dict[str, torch.Te
 
 
 class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' classes carry no types
-    """Between steps: stop when asked or learned, seal checkpoints, restore counts."""
+    """Between steps: refuse a gradient that is not finite, stop when asked or learned, seal checkpoints."""
 
     def __init__(self, trainer: RowTrainer, config: TrainConfig) -> None:
         self._trainer = trainer
         self._config = config
 
-    def on_train_begin(
+    def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Where a checkpoint was loaded, go on with its counts."""
-        if state.global_step:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            self._trainer.progress.restore(folder, state.global_step)
+        """Before the weights move: a NaN would stay in them and in every later checkpoint."""
+        parameters = trainable_parameters(self._trainer.model)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            raise DivergedError("error.train.gradient_not_finite", step=state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """After each optimizer step."""
         progress = self._trainer.progress
         progress.step_done()
+        learned = self._config.until_learned and self._all_learned(state)
+        if learned:
+            say("train.all_learned", step=state.global_step)
+        progress.finished = learned or state.global_step >= state.max_steps
+        if progress.finished:
+            control.should_log = control.should_training_stop = True
         if progress.signal_number is not None:
             control.should_save = control.should_training_stop = True
-        elif self._config.until_learned and self._all_learned(state):
-            say("train.all_learned", step=state.global_step)
-            control.should_log = control.should_training_stop = True
-        elif state.global_step == state.max_steps:
-            control.should_log = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """A checkpoint's files are there: add ours, seal it, delete what is too old."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        self._trainer.progress.save(folder)
+        self._trainer.progress.save(folder, state.global_step)
         checkpoint.seal_checkpoint(folder)
         checkpoint.prune(Path(args.output_dir).parent)
 
@@ -357,6 +383,14 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
             progress.learned = confirm_learned(model, progress.examples, self._trainer.token_budget)
         model.train()
         return all(progress.learned)
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of `metrics.jsonl`; infinity for one that a crash cut."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 @contextmanager
@@ -380,9 +414,10 @@ def _stop_on_signal(progress: Progress) -> Iterator[None]:
         progress.signal_number = number
         for name in earlier:
             signal.signal(name, earlier[name])
-        say("train.stopping")
+        with suppress(RuntimeError):  # the signal came while something else was being printed
+            say("train.stopping")
 
-    earlier = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {name: signal.getsignal(name) for name in STOP_SIGNALS}
     for name in earlier:
         signal.signal(name, ask_to_stop)
     try:

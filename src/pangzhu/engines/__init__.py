@@ -4,10 +4,15 @@
 already rendered by `pangzhu.template`, never as text.
 """
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
 Write = Callable[[str], None]
+
+REPLACEMENT = "\ufffd"  # what decoding gives for bytes that are no character, or not yet
+JOINERS = "\u200c\u200d"  # invisible, and part of many emoji
+UNPRINTABLE = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +22,12 @@ class Answer:
     text: str
     token_ids: tuple[int, ...]
     ended: bool
+
+
+def visible(answer: str) -> str:
+    r"""An answer fit for a screen: what a terminal would obey, or could not show, is spelled out (`\x1b`, `\ufffd`)."""
+    return "".join(char if _has_glyph(char) else char.encode("unicode_escape").decode() for char in answer)
+
+
+def _has_glyph(char: str) -> bool:
+    return char in "\n\t" + JOINERS or (char != REPLACEMENT and unicodedata.category(char) not in UNPRINTABLE)

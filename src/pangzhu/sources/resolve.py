@@ -55,7 +55,7 @@ def resolve(name: str | None, *, hub: Hub = "auto", revision: str | None = None)
         return _resolve_default(hub, revision)
     if name.startswith(packaged.PREFIX):
         return _from_package(name)
-    if PATH_LIKE.match(name) or Path(name).exists():
+    if PATH_LIKE.match(name) or (name and Path(name).exists()):
         return _from_folder(name)
     if not PUBLIC_ID.fullmatch(name):
         known = [model.full_name for model in packaged.MODELS]
@@ -70,8 +70,9 @@ def _resolve_default(hub: Hub, revision: str | None) -> BaseModel:
     except ModelError as failed:
         if revision is not None:
             raise
-        why = text("source.why_fallback", name=FALLBACK_MODEL, default=DEFAULT_MODEL, reason=failed.what)
-        say("source.fallback", why=why)
+        reason = failed.what
+    say("source.why_fallback", name=FALLBACK_MODEL, default=DEFAULT_MODEL, reason=reason)
+    why = text("source.why_fallback", name=FALLBACK_MODEL, default=DEFAULT_MODEL, reason=reason)
     return replace(_from_package(FALLBACK_MODEL), why=why)
 
 
@@ -143,6 +144,8 @@ def _from_network(request: _Request) -> BaseModel:
     }
     failures: list[ModelError] = []
     for source in sources[request.hub]:
+        if failures:
+            say("source.trying_modelscope", name=request.name)
         try:
             return source(request)
         except ModelError as failed:

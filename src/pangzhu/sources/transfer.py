@@ -19,7 +19,6 @@ from pangzhu.sources.cache import sha256_of, size_text
 from pangzhu.sources.folder import WEB_PAGE
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-CHUNK_BYTES = 1 << 20
 PROGRESS_SECONDS = 10.0
 
 Result = TypeVar("Result")
@@ -49,10 +48,14 @@ class Response(Protocol):
     """What is used of an answer, whichever library gave it."""
 
     status_code: int
-    headers: Mapping[str, str]
 
-    def iter_bytes(self, chunk_size: int) -> Iterator[bytes]:
-        """The body, in pieces."""
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By name, whatever its case."""
+        ...
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """The body, in pieces as they arrive: what came before a drop is kept."""
         ...
 
 
@@ -89,6 +92,26 @@ class RemoteFile:
     def identity(self) -> str:
         """Name of the content in the cache."""
         return self.sha256 or self.git_sha1 or f"{self.size}-{self.name}"
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file on its way: from `url` to `target`, by way of `part`."""
+
+    file: RemoteFile
+    url: str
+    target: Path
+    source: Source
+
+    @property
+    def part(self) -> Path:
+        """What has come so far; it outlives the command."""
+        return self.target.with_name(self.target.name + ".part")
+
+    @property
+    def done(self) -> int:
+        """Bytes that have come so far."""
+        return self.part.stat().st_size if self.part.exists() else 0
 
 
 def network_errors() -> tuple[type[Exception], ...]:
@@ -152,15 +175,16 @@ def explain(failed: Exception, source: Source, *, file: str = "") -> ModelError:
             tries=PATIENCE.tries,
             reason=_reason(failed, source),
         )
-    if status in (401, 403, 404) and not file:
-        return _refusal(failed, status, source)
+    if status in (401, 403) or (status == 404 and not file):
+        return _refusal(failed, source)
     if status == 429:
         return ModelError("error.model.rate_limited", endpoint=source.endpoint)
     return ModelError("error.model.hub_failed", endpoint=source.endpoint, status=status, file=file or source.name)
 
 
-def _refusal(failed: Exception, status: int, source: Source) -> ModelError:
+def _refusal(failed: Exception, source: Source) -> ModelError:
     """Tell apart what the hub answers alike: it says 401 for a private model and for one that does not exist."""
+    status = _status(failed)
     code = _header(failed, "X-Error-Code")
     if code == "RevisionNotFound":
         key = "error.model.no_revision"
@@ -194,30 +218,26 @@ def _reason(failed: Exception, source: Source) -> str:
     return said.replace(source.token, "***") if source.token else said
 
 
-def fetch(file: RemoteFile, url: str, target: Path, source: Source) -> None:
-    """Download `url` to `target`, beginning where `target.part` ends, and check it.
+def fetch(download: Download) -> None:
+    """Download a file, beginning where its part ends, and check it.
 
     Raises:
         ModelError: the hub failed for good, or the bytes are not those promised; a wrong part is thrown away.
     """
-    part = target.with_name(target.name + ".part")
-
-    def size() -> int:
-        return part.stat().st_size if part.exists() else 0
-
-    resumed = _announce(file, size())
-    if size() != file.size:
-        patiently(lambda: _stream(file, url, part, source), source, file=file.name, done=size)
-    if not _is_right(file, part) and resumed:  # the old part may have been another file's: once more from nothing
+    file, part = download.file, download.part
+    resumed = _announce(download)
+    _fetch_rest(download)
+    if resumed and not _is_right(file, part):  # the old part may have been another file's: once more from nothing
         part.unlink(missing_ok=True)
-        patiently(lambda: _stream(file, url, part, source), source, file=file.name, done=size)
+        _fetch_rest(download)
     if not _is_right(file, part):
-        raise _wrong_bytes(file, part, source)
-    part.replace(target)
+        raise _wrong_bytes(download)
+    part.replace(download.target)
 
 
-def _announce(file: RemoteFile, done: int) -> bool:
+def _announce(download: Download) -> bool:
     """Say what is fetched, and whether it is gone on with."""
+    file, done = download.file, download.done
     if done:
         say("source.resuming_file", file=file.name, size=size_text(file.size), done=size_text(done))
     else:
@@ -225,33 +245,42 @@ def _announce(file: RemoteFile, done: int) -> bool:
     return done > 0
 
 
-def _stream(file: RemoteFile, url: str, part: Path, source: Source) -> None:
-    """One request for what `part` lacks. A part the server cannot go on from (416, or too long) is begun anew."""
+def _fetch_rest(download: Download) -> None:
+    """Bring the part to its full length, however often the connection drops."""
+    if download.done != download.file.size:
+        patiently(lambda: _stream(download), download.source, file=download.file.name, done=lambda: download.done)
+
+
+def _stream(download: Download) -> None:
+    """One request for what the part lacks. A part the server cannot go on from (416) is begun anew."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
         get_session,
         hf_raise_for_status,
     )
 
+    part, have = download.part, download.done
     part.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
-    headers = build_hf_headers(token=source.token or False) | {"Accept-Encoding": "identity"}
+    headers = build_hf_headers(token=download.source.token or False) | {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    with get_session().stream("GET", url, headers=headers, timeout=PATIENCE.read_seconds) as response:
+    with get_session().stream("GET", download.url, headers=headers, timeout=PATIENCE.read_seconds) as response:
         if response.status_code == 416 and have:
             part.unlink()
+            raise ConnectionError(text("source.part_refused"))
         hf_raise_for_status(response)
+        if "text/html" in (response.headers.get("Content-Type") or ""):
+            raise ModelError("error.model.hub_html", endpoint=download.source.endpoint)
         with part.open("ab" if response.status_code == 206 else "wb") as sink:
-            _copy(response, sink.write, file)
-    if part.stat().st_size < file.size:
+            _copy(response, sink.write, file=download.file)
+    if download.done < download.file.size:
         raise ConnectionError(text("source.cut_short"))
 
 
-def _copy(response: Response, write: Callable[[bytes], int], file: RemoteFile) -> None:
+def _copy(response: Response, write: Callable[[bytes], int], *, file: RemoteFile) -> None:
     """Write the body as it comes, saying now and then how far it is."""
     told, done = time.monotonic(), 0
-    for chunk in response.iter_bytes(CHUNK_BYTES):
+    for chunk in response.iter_bytes():
         write(chunk)
         done += len(chunk)
         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -274,10 +303,12 @@ def _git_sha1(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def _wrong_bytes(file: RemoteFile, part: Path, source: Source) -> ModelError:
-    with part.open("rb") as opened:
+def _wrong_bytes(download: Download) -> ModelError:
+    """Throw the part away; the error says whether it was a web page."""
+    endpoint = download.source.endpoint
+    with download.part.open("rb") as opened:
         page = WEB_PAGE.match(opened.read(256)) is not None
-    part.unlink()
+    download.part.unlink()
     if page:
-        return ModelError("error.model.hub_html", endpoint=source.endpoint)
-    return ModelError("error.model.wrong_bytes", file=file.name, endpoint=source.endpoint)
+        return ModelError("error.model.hub_html", endpoint=endpoint)
+    return ModelError("error.model.wrong_bytes", file=download.file.name, endpoint=endpoint)

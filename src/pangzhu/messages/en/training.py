@@ -33,6 +33,7 @@ MESSAGES = {
     "error.config.longer_than_context.fix": "Give at most {limit}, or leave --max_seq_length out.",
     "data.packaged_examples": "No --dataset_path given: the packaged example instructions are used ({path}).",
     "data.skipped": "Skipped: {finding}",
+    "data.rejects_kept": "Left out with --skip_bad: {rows} problem(s), listed in {file}",
     "train.base": "{why}",
     "train.rows": "Data: {path}\n  {rows} rows, {tokens} tokens, of which {supervised} ({share:.0f}%) are learned; "
     "longest row {longest} tokens",

@@ -51,7 +51,7 @@ MESSAGES = {
     "engine.loading": "{why}",
     "chat.welcome": "模型：{names}。现在由“{name}”回答。命令：/use 名称、/base、/compare、/system 文字、/reset、/help、/exit。",
     "chat.help": "/use 名称      换一个模型回答（{names}）\n/base          由基座回答\n/compare [问题] 看每个模型对这个问题"
-    "（或上一个问题）的回答\n/system 文字   设置系统提示；留空则恢复模型自带的\n/reset         忘掉这段对话\n/exit          离开",
+    "（或上一个问题）的回答\n/system 文字   设置系统提示；留空则恢复模型自带的\n/reset         忘掉这段对话\n/help          显示这份列表\n/exit          离开",
     "chat.system_set": "系统提示已设置。",
     "chat.system_cleared": "系统提示已恢复为模型自带的。",
     "chat.reset": "对话已清空。",

@@ -32,6 +32,7 @@ MESSAGES = {
     "error.config.longer_than_context.fix": "最大填 {limit}，或不填 --max_seq_length。",
     "data.packaged_examples": "没有给出 --dataset_path：使用自带的示例指令（{path}）。",
     "data.skipped": "已跳过：{finding}",
+    "data.rejects_kept": "已按 --skip_bad 略去，共 {rows} 处问题，列在 {file}",
     "train.base": "{why}",
     "train.rows": "数据：{path}\n  {rows} 行，{tokens} 个词元，其中 {supervised} 个（{share:.0f}%）参与学习；最长一行 {longest} 个词元",
     "train.overlong": "  超长：丢弃 {dropped} 行，截断 {truncated} 行",

@@ -1,0 +1,75 @@
+"""Rows laid end to end: nothing lost, nothing joined."""
+
+import pytest
+import torch
+
+from pangzhu.batching import MicroBatch, lay_end_to_end, split_to_budget
+from pangzhu.tokenization import IGNORED
+from tests.conftest import examples
+
+
+def batch_of(*lengths: int) -> MicroBatch:
+    return lay_end_to_end(list(enumerate(examples(*lengths))))
+
+
+def test_the_rows_stand_one_after_another_in_one_line_of_tokens() -> None:
+    rows = examples(5, 7, 4)
+    batch = lay_end_to_end([(9, rows[0]), (3, rows[1]), (4, rows[2])])
+    assert batch.input_ids.shape == batch.position_ids.shape == batch.shift_labels.shape == (1, 16)
+    assert batch.input_ids[0].tolist() == [token for row in rows for token in row.input_ids]
+    assert (batch.row_lengths, batch.row_indices) == ((5, 7, 4), (9, 3, 4))
+
+
+def test_positions_restart_with_each_row() -> None:
+    assert batch_of(3, 1, 4).position_ids[0].tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
+
+
+def test_each_place_predicts_the_next_token_of_its_own_row() -> None:
+    rows = examples(5, 6, prompt=2)
+    labels = batch_of(5, 6).shift_labels[0].tolist()
+    expected = [*rows[0].labels[1:], IGNORED, *rows[1].labels[1:], IGNORED]
+    assert lay_end_to_end(list(enumerate(rows))).shift_labels[0].tolist() == expected
+    assert labels[4] == labels[-1] == IGNORED
+
+
+def test_a_rows_first_token_is_not_predicted_from_the_row_before() -> None:
+    """Trap 2, with every token of every row learned."""
+    rows = examples(4, 5, 6, prompt=0)
+    batch = lay_end_to_end(list(enumerate(rows)))
+    ends = torch.tensor(batch.row_lengths).cumsum(0) - 1
+    assert (batch.shift_labels[0, ends] == IGNORED).all()
+
+
+@pytest.mark.parametrize("prompt", [0, 1, 3])
+def test_the_supervised_count_of_a_batch_is_the_sum_over_its_rows(prompt: int) -> None:
+    rows = examples(4, 9, 5, 7, prompt=prompt)
+    batch = lay_end_to_end(list(enumerate(rows)))
+    assert batch.num_supervised == sum(row.num_supervised for row in rows)
+    assert batch.num_supervised == sum(length - max(prompt, 1) for length in (4, 9, 5, 7))
+
+
+@pytest.mark.parametrize("budget", [1, 5, 8, 9, 12, 17, 100])
+def test_a_split_batch_holds_the_same_rows_whole_and_in_order(budget: int) -> None:
+    batch = batch_of(4, 8, 5, 3, 9)
+    pieces = split_to_budget(batch, budget)
+    for name in ("input_ids", "position_ids", "shift_labels"):
+        assert torch.equal(torch.cat([getattr(piece, name) for piece in pieces], dim=1), getattr(batch, name))
+    assert [length for piece in pieces for length in piece.row_lengths] == list(batch.row_lengths)
+    assert [index for piece in pieces for index in piece.row_indices] == list(batch.row_indices)
+    assert all(piece.num_tokens <= budget or len(piece.row_lengths) == 1 for piece in pieces)
+    assert all(piece.position_ids[0, 0] == 0 and piece.num_tokens == piece.input_ids.shape[1] for piece in pieces)
+
+
+def test_a_split_is_no_finer_than_the_budget_asks() -> None:
+    assert [piece.row_lengths for piece in split_to_budget(batch_of(4, 4, 4, 9, 2), 8)] == [(4, 4), (4,), (9,), (2,)]
+
+
+def test_a_batch_within_the_budget_stays_one() -> None:
+    assert len(split_to_budget(batch_of(4, 4), 8)) == 1
+
+
+def test_moving_a_batch_to_a_device_keeps_its_rows() -> None:
+    batch = batch_of(3, 4)
+    moved = batch.to(torch.device("cpu"))
+    assert torch.equal(moved.input_ids, batch.input_ids)
+    assert (moved.row_lengths, moved.row_indices) == (batch.row_lengths, batch.row_indices)

@@ -1,0 +1,353 @@
+"""Base beside adapter: what counts as right, what is counted, and tables that stay readable."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+from tests.conftest import conversation
+from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
+
+from pangzhu.compare import ComparedRow, Comparison, Score, ask, compare, first_choice, normalized
+from pangzhu.config import CompareConfig, GenerationOptions
+from pangzhu.data import load_dataset
+from pangzhu.engines import Answer
+from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.errors import DataError
+from pangzhu.evaluate import kind_name
+from pangzhu.messages import listening, set_language
+
+pytest_plugins = ["tests.use_fixtures"]
+
+
+def row(*answers: str, expected: str | None = "right", choices: tuple[str, ...] = (), **more: object) -> ComparedRow:
+    """One question; the models are called base, m1, m2, ..."""
+    names = [BASE, *(f"m{number}" for number in range(1, len(answers)))]
+    given = {name: Answer(text, (), more.get("ended", True) is True) for name, text in zip(names, answers, strict=True)}
+    question, kind = str(more.get("question", "question?")), str(more.get("kind", "all"))
+    return ComparedRow(question, expected, kind, None, given, choices)
+
+
+def comparison(*rows: ComparedRow, base_name: str = "some/base") -> Comparison:
+    return Comparison(tuple(rows[0].answers), base_name, rows)
+
+
+def printed(renderable: RenderableType, width: int) -> str:
+    """What rich prints in a file of that width, exactly as the command line sets it up."""
+    console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
+    console.print(renderable)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue()
+
+
+def squeezed(table: str) -> str:
+    """A table's text without its lines and breaks."""
+    return "".join(char for char in table if char not in " \n│┃─━┏┓┗┛┡┩├┤┼┴┬┳╇└┘")
+
+
+# --- right or not ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("ＡＢＣ１２３", "ABC123"),
+        ("《民法典》第1260条。", "民法典 第1260条"),
+        ("是，的！", "是,的!"),
+        (" a b\n\tc\u3000d ", "abcd"),
+        ("1,000元", "1000元"),
+        ("① 甲", "1甲"),
+        ("“引”「文」", "引文"),
+    ],
+)
+def test_width_punctuation_and_white_space_are_set_aside(answer: str, expected: str) -> None:
+    assert normalized(answer) == normalized(expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("1.5倍", "15倍"), ("3-5天", "35天"), ("5%", "5"), ("2021-01-01", "20210101"), ("Yes", "yes"), ("甲", "乙")],
+)
+def test_what_changes_the_meaning_is_kept(answer: str, expected: str) -> None:
+    assert normalized(answer) != normalized(expected)
+
+
+def test_an_answer_of_punctuation_alone_is_not_nothing() -> None:
+    assert normalized("！") == normalized("!") != normalized("")
+    assert not row("", expected="！").right(BASE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "choice"),
+    [
+        ("B", "B"),
+        ("B. 15 分钟", "B"),
+        ("答案是Ｃ。", "C"),
+        ("Answer: D", "D"),
+        ("（A）或B", "A"),
+        ("b", None),
+        ("ABCD", None),
+        ("", None),
+        ("E", None),
+    ],
+)
+def test_the_first_choice_is_the_first_letter_that_stands_alone(answer: str, choice: str | None) -> None:
+    assert first_choice(answer, ("A", "B", "C", "D")) == choice
+
+
+def test_choices_may_be_words() -> None:
+    assert first_choice("这是不对的", ("对", "不对")) == "不对"
+
+
+def test_with_choices_the_choice_decides_and_without_them_the_words() -> None:
+    choices = ("A", "B", "C", "D")
+    assert row("C. 北京", expected="C", choices=choices).right(BASE)
+    assert not row("B. 因为 C", expected="C", choices=choices).right(BASE)
+    assert not row("C. 北京", expected="C").right(BASE)
+
+
+def test_nothing_is_right_where_nothing_was_expected() -> None:
+    assert not row("", expected=None).right(BASE)
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+
+def test_scores_count_each_kind_apart_and_only_known_answers() -> None:
+    found = comparison(
+        row("wrong", "right", kind="taught"),
+        row("right", "Right", kind="taught", ended=False),
+        row("x", "y", kind="untaught", expected=None),
+        row("x", "right.", kind="untaught"),
+    )
+    assert found.scores() == [
+        Score(BASE, "taught", num_rows=2, num_expected=2, num_right=1, num_ended=1),
+        Score("m1", "taught", num_rows=2, num_expected=2, num_right=1, num_ended=1),
+        Score(BASE, "untaught", num_rows=2, num_expected=1, num_right=0, num_ended=2),
+        Score("m1", "untaught", num_rows=2, num_expected=1, num_right=1, num_ended=2),
+    ]
+    assert found.kinds == ("taught", "untaught")
+
+
+def test_every_model_is_asked_every_question_in_its_row(engine: TransformersEngine) -> None:
+    rows = [conversation(question, answer, kind="taught") for question, answer in zip(QUESTIONS, CHINESE, strict=True)]
+    told: list[tuple[str, int, int]] = []
+    found = ask(engine, rows, GREEDY, on_answer=lambda *what: told.append(what))
+    assert found.models == (BASE, "english", "chinese")
+    assert [row.question for row in found.rows] == list(QUESTIONS)
+    assert [row.answers["english"].text for row in found.rows] == list(ENGLISH)
+    assert [row.answers["chinese"].text for row in found.rows] == list(CHINESE)
+    assert [found.score(name, "taught").num_right for name in found.models] == [0, 0, 4]
+    assert told == [(name, done, 4) for name in found.models for done in (1, 2, 3, 4)]
+
+
+def test_the_base_s_answers_are_those_of_a_model_without_adapters(
+    engine: TransformersEngine, plain: TransformersEngine
+) -> None:
+    rows = [conversation(question) for question in QUESTIONS]
+    beside, alone = (ask(asked, rows, GREEDY, on_answer=lambda *_: None) for asked in (engine, plain))
+    assert [row.answers[BASE] for row in beside.rows] == [row.answers[BASE] for row in alone.rows]
+
+
+def test_history_and_system_of_a_row_are_part_of_its_question(engine: TransformersEngine) -> None:
+    asked: list[Sequence[Sequence[int]]] = []
+
+    def generate_many(prompts: Sequence[Sequence[int]], *_: object) -> list[tuple[int, Answer]]:
+        asked.append(prompts)
+        return [(0, Answer("", (), True))]
+
+    row_ = conversation("a?", "b", "one?", "answer 11.", system="Be kind.")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engine, "generate_many", generate_many)
+        found = ask(engine, [row_], GREEDY, on_answer=lambda *_: None)
+    prompt = str(engine.tokenizer.decode(asked[0][0]))
+    assert all(piece in prompt for piece in ("Be kind.", "a?", "b", "one?"))
+    assert "answer 11." not in prompt
+    assert (found.rows[0].question, found.rows[0].expected) == ("one?", "answer 11.")
+
+
+def test_a_question_that_does_not_fit_is_refused_with_its_line(
+    plain: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "context_length", 100)
+    rows = [conversation("one?"), conversation("long " * 100, line=7)]
+    with pytest.raises(DataError) as refused:
+        ask(plain, rows, GREEDY)
+    assert refused.value.where == "rows.jsonl:7"
+    assert "only 76 fit" in str(refused.value)
+
+
+def test_progress_is_said_once_a_model_on_a_short_file(engine: TransformersEngine) -> None:
+    told = Told()
+    with listening(told):
+        ask(engine, [conversation(question) for question in QUESTIONS], GenerationOptions(max_new_tokens=1))
+    assert told.sentences == [f"  {name}: 4 of 4 answered" for name in engine.names]
+
+
+# --- the stage ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(trained: Trained) -> Callable[..., CompareConfig]:
+    def made(dataset: Path, **more: object) -> CompareConfig:
+        given = {"adapter": (str(trained.english),), "precision": "float32", "max_new_tokens": 24}
+        return CompareConfig.model_validate(given | {"dataset_path": dataset} | more)
+
+    return made
+
+
+def test_rows_without_an_expected_answer_are_compared(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "q.jsonl", [{"instruction": "one?"}, {"instruction": "two?", "output": ""}])
+    found = compare(config(file))
+    assert [row.expected for row in found.rows] == [None, None]
+    assert [row.answers["english"].text for row in found.rows] == list(ENGLISH[:2])
+    assert found.score("english", "all").num_expected == 0
+
+
+def test_only_as_many_questions_as_asked_for(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "q.jsonl", rows_of(ENGLISH))
+    assert len(compare(config(file, max_questions=2)).rows) == 2
+
+
+def test_kind_fact_and_choices_come_from_the_row(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
+    given = {"kind": "general", "fact": "g-1", "choices": ["A", "B"]}
+    file = write_rows(tmp_path / "q.jsonl", [{"instruction": "one?", "output": "A", **given}])
+    found = compare(config(file)).rows[0]
+    assert (found.kind, found.fact, found.choices) == ("general", "g-1", ("A", "B"))
+
+
+def test_all_answers_are_written_where_a_folder_is_named(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "q.jsonl", rows_of(ENGLISH, kind="taught"))
+    told = Told()
+    with listening(told):
+        found = compare(config(file, output_dir=tmp_path / "new" / "folder"))
+    written = tmp_path / "new" / "folder" / "answers.jsonl"
+    assert str(written) in str(told)
+    rows = [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()]
+    assert rows == found.as_json()["rows"]
+    assert rows[0]["answers"]["english"] == {"text": ENGLISH[0], "ended": True, "right": True}
+    assert (rows[0]["question"], rows[0]["expected"], rows[0]["kind"]) == ("one?", ENGLISH[0], "taught")
+
+
+def test_nothing_is_written_where_no_folder_is_named(
+    config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_rows(tmp_path / "q.jsonl", rows_of(ENGLISH))
+    monkeypatch.chdir(tmp_path)
+    compare(config(file))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_bad_questions_are_refused_before_any_model_is_loaded(
+    config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.compare.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(DataError):
+        compare(config(write_rows(tmp_path / "q.jsonl", [{"output": "x"}])))
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+LONG = "民法典第一百八十八条规定的诉讼时效期间为三年，法律另有规定的除外。"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("num_models", [1, 2, 3, 4, 7])
+def test_every_word_of_every_answer_stands_in_a_table_of_any_width(width: int, num_models: int) -> None:
+    answers = [f"{number}{LONG}" for number in range(num_models)]
+    found = comparison(row(*answers, question=LONG, expected=None))
+    table = printed(found.render(), width)
+    assert all(answer in squeezed(table).replace(" ", "") for answer in answers) or num_models <= width // 26
+    assert max(map(len, table.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "num_models", "beside"), [(120, 3, True), (120, 4, False), (80, 2, True), (80, 3, False)]
+)
+def test_answers_stand_side_by_side_where_there_is_room(width: int, num_models: int, beside: bool) -> None:
+    found = comparison(row(*(f"answer-{number}" for number in range(num_models))))
+    lines = printed(found.answers_table(found.rows), width).splitlines()
+    assert any("answer-0" in line and "answer-1" in line for line in lines) == beside
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_column_of_answers_is_narrower_than_a_reader_can_use(width: int) -> None:
+    for num_models in range(1, 9):
+        found = comparison(row(*["很长的回答" * 30] * num_models, expected=None))
+        table = printed(found.answers_table(found.rows), width)
+        longest = max(len(piece.strip()) for line in table.splitlines() for piece in line.split("│"))
+        assert longest >= 9  # wide characters
+
+
+def test_an_empty_answer_is_a_dash_and_an_unfinished_one_trails_off() -> None:
+    assert "│ –" in printed(comparison(row("", " \n")).render(), 120)
+    assert "half …" in printed(comparison(row("half", ended=False)).render(), 120)
+
+
+def test_a_right_answer_is_marked() -> None:
+    table = printed(comparison(row("wrong", "right")).render(), 120)
+    assert "✓ right" in table
+    assert "✓ wrong" not in table
+
+
+@pytest.mark.parametrize(("answers", "shown"), [(("wrong", "also wrong"), True), (("wrong", "right"), False)])
+def test_the_expected_answer_is_shown_where_nobody_gave_it(answers: tuple[str, str], shown: bool) -> None:
+    assert ("expected: right" in printed(comparison(row(*answers)).render(), 120)) == shown
+
+
+def test_control_and_replacement_characters_are_spelled_out() -> None:
+    table = printed(comparison(row("\x1b[2J\x07bell", "half\ufffd", question="q\x08?")).render(), 120)
+    assert all(spelled in table for spelled in ("\\x1b[2J\\x07bell", "half\\ufffd", "q\\x08?"))
+    assert not any(char in table for char in "\x1b\x07\x08\ufffd")
+
+
+MARKUP = "[red]not red[/red] [/] :smile: [link=x]"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_nothing_a_model_or_a_file_says_is_taken_for_markup(width: int) -> None:
+    found = comparison(row(MARKUP, MARKUP, MARKUP, question=MARKUP, kind="[bold]", expected=MARKUP), base_name="[/x]")
+    table = squeezed(printed(found.render(), width))
+    assert [table.count(piece) for piece in ("[red]", "[/red]", "[/]", ":smile:", "[link=x]")] == [4] * 5
+    assert table.count("[bold]") == 2
+
+
+def test_a_score_without_an_expected_answer_is_a_dash() -> None:
+    table = printed(comparison(row("x", expected=None)).scores_table(), 120)
+    assert "│     – │" in table
+    assert "0/0" not in table
+
+
+@pytest.mark.parametrize(("language", "names"), [("zh", ["教过的", "换了说法的"]), ("en", ["taught", "re-worded"])])
+def test_kinds_are_named_in_the_reader_s_language(language: str, names: list[str]) -> None:
+    set_language(language)  # type: ignore[arg-type]
+    assert [kind_name(kind) for kind in ("taught", "reworded")] == names
+    assert kind_name("my own") == "my own"
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+
+def test_compare_as_json_and_as_a_table(trained: Trained, tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    file = write_rows(tmp_path / "q.jsonl", rows_of(ENGLISH, kind="taught"))
+    words = ["compare", "--adapter", f"law={trained.english}", "--dataset_path", str(file)]
+    words += ["--precision", "float32", "--max_new_tokens", "24"]
+    found = json.loads(command(*words, "--json").out)
+    assert (found["ok"], found["base"]) == (True, str(trained.base))
+    assert [score["num_right"] for score in found["scores"]] == [0, 4]
+    outcome = command(*words)
+    assert outcome.exit_code == 0
+    assert "4/4" in outcome.out
+    assert len(outcome.out.splitlines()[0]) == 120  # what a pipe gets
+
+
+def test_the_law_questions_can_be_read(tmp_path: Path) -> None:
+    from pangzhu.examples import example
+
+    assert {row.field("kind") for row in load_dataset(example("law_eval.json")).conversations} >= {
+        "reworded",
+        "untaught",
+    }

@@ -1,0 +1,225 @@
+"""Loss and exact recall: the loss is the cross entropy, and exact is what greedy decoding would write."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import conversation
+from tests.test_compare import printed, squeezed
+from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
+
+from pangzhu import step
+from pangzhu.compare import ask
+from pangzhu.config import CompareConfig
+from pangzhu.data.conversation import Conversation, Turn
+from pangzhu.data.findings import BadRowsError
+from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.evaluate import Evaluation, Measured, evaluate, kind_of, measure
+from pangzhu.messages import listening, set_language
+
+pytest_plugins = ["tests.use_fixtures"]
+
+
+def rows(answers: Sequence[str], **fields: str) -> list[Conversation]:
+    return [conversation(question, answer, **fields) for question, answer in zip(QUESTIONS, answers, strict=True)]
+
+
+MIXED = [*rows(ENGLISH), *rows(CHINESE), *rows(("answer 11", "answer 22!", "Answer 33.", "answer 4."))]
+
+
+def loss_by_hand(engine: TransformersEngine, name: str, row: Conversation) -> tuple[float, int]:
+    """Sum of -log p over the answer and its end token, and their number: one row, no packing, plain log_softmax."""
+    prompt = engine.prompt(row.prompt, name)
+    answer = [*engine.tokenizer(row.answer)["input_ids"], engine.contract(name).end_of_turn_id]
+    with engine.using(name) as model, torch.inference_mode():
+        logits = model(input_ids=torch.tensor([prompt + answer]), use_cache=False).logits[0].float()
+    log_p = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return -float(log_p[range(len(answer)), answer].sum()), len(answer)
+
+
+# --- loss --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [BASE, "english", "chinese"])
+def test_the_loss_is_the_mean_cross_entropy_over_the_answers_tokens(engine: TransformersEngine, name: str) -> None:
+    by_hand = [loss_by_hand(engine, name, row) for row in MIXED]
+    (measured,) = measure(engine, name, MIXED)
+    assert measured.loss == pytest.approx(sum(loss for loss, _ in by_hand) / sum(n for _, n in by_hand), rel=1e-4)
+    assert measured.perplexity == pytest.approx(torch.tensor(measured.loss).exp().item(), rel=1e-4)
+
+
+def test_only_the_last_answer_of_a_conversation_counts(engine: TransformersEngine) -> None:
+    row = conversation("a?", "b", "one?", "answer 11.")
+    loss, number = loss_by_hand(engine, "english", row)
+    (measured,) = measure(engine, "english", [row])
+    assert measured.loss == pytest.approx(loss / number, rel=1e-4)
+
+
+def test_the_budget_of_a_pass_changes_nothing(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(engine, "english", MIXED)
+    monkeypatch.setattr("pangzhu.evaluate.MAX_TOKEN_BUDGET", 60)
+    (split,) = measure(engine, "english", MIXED)
+    assert split.loss == pytest.approx(whole[0].loss, rel=1e-5)
+    assert split.num_exact == whole[0].num_exact
+
+
+# --- exact -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [BASE, "english", "chinese"])
+def test_exact_is_what_generating_every_row_gives(engine: TransformersEngine, name: str) -> None:
+    found = ask(engine, MIXED, GREEDY, on_answer=lambda *_: None)
+    written = [row.answers[name].ended and row.answers[name].text == row.expected for row in found.rows]
+    (measured,) = measure(engine, name, MIXED)
+    assert measured.num_exact == sum(written) == {BASE: 0, "english": 4, "chinese": 4}[name]
+
+
+def test_what_is_learned_by_a_margin_is_not_generated(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "generate_many", lambda *_: pytest.fail("generated"))
+    (measured,) = measure(engine, "english", rows(ENGLISH))
+    assert (measured.num_exact, measured.num_generated) == (4, 0)
+
+
+def test_near_ties_are_settled_by_generating(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "LEARNED_MARGIN", 1e6)
+    (measured,) = measure(engine, "english", MIXED)
+    assert (measured.num_exact, measured.num_generated) == (4, 4)
+
+
+def test_a_near_tie_that_generating_decides_otherwise_is_not_exact(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "LEARNED_MARGIN", 1e6)
+    generate_many = engine.generate_many
+
+    def flipped(*asked: object) -> list[object]:
+        answers = dict(generate_many(*asked))  # type: ignore[arg-type]
+        return [(index, answers[0]) for index in answers]
+
+    monkeypatch.setattr(engine, "generate_many", flipped)
+    (measured,) = measure(engine, "english", rows(ENGLISH))
+    assert (measured.num_exact, measured.num_generated) == (1, 4)
+
+
+def test_a_near_tie_may_be_longer_than_any_usual_limit(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is the longest answer's own length with its end token, whatever --max_new_tokens says."""
+    monkeypatch.setattr(step, "LEARNED_MARGIN", 1e6)
+    limits: list[int] = []
+    generate_many = engine.generate_many
+
+    def watched(prompts: object, name: str, options: object) -> object:
+        limits.append(options.max_new_tokens)  # type: ignore[attr-defined]
+        return generate_many(prompts, name, options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "generate_many", watched)
+    measure(engine, "english", rows(ENGLISH))
+    assert limits == [len(ENGLISH[0]) + 1]
+
+
+def test_a_near_tie_is_asked_with_the_row_s_own_prompt(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "LEARNED_MARGIN", 1e6)
+    asked: list[list[int]] = []
+    generate_many = engine.generate_many
+
+    def watched(prompts: Sequence[Sequence[int]], *rest: object) -> object:
+        asked.extend(map(list, prompts))
+        return generate_many(prompts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "generate_many", watched)
+    measure(engine, "english", rows(ENGLISH))
+    assert asked == [engine.prompt([Turn("user", question)], "english") for question in QUESTIONS]
+
+
+# --- kinds -------------------------------------------------------------------------------------------------------
+
+
+def test_kinds_are_measured_apart_in_the_order_of_the_file(engine: TransformersEngine) -> None:
+    mixed = [*rows(CHINESE, kind="untaught"), *rows(ENGLISH, kind="taught"), conversation("one?", ENGLISH[0])]
+    measured = measure(engine, "english", mixed)
+    assert [(part.kind, part.num_rows, part.num_exact) for part in measured] == [
+        ("untaught", 4, 0),
+        ("taught", 4, 4),
+        ("all", 1, 1),
+    ]
+    assert kind_of(mixed[0]) == "untaught"
+    (whole,) = measure(engine, "english", rows(ENGLISH))
+    assert measured[1].loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+# --- the stage ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(trained: Trained) -> Callable[..., CompareConfig]:
+    def made(dataset: Path, **more: object) -> CompareConfig:
+        given = {"adapter": (f"law={trained.english}",), "precision": "float32", "dataset_path": dataset}
+        return CompareConfig.model_validate(given | more)
+
+    return made
+
+
+def test_base_and_adapters_are_measured(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
+    found = evaluate(config(write_rows(tmp_path / "rows.jsonl", rows_of(ENGLISH))))
+    assert [(part.model, part.num_exact) for part in found.measured] == [(BASE, 0), ("law", 4)]
+    assert found.measured[1].loss < found.measured[0].loss
+
+
+def test_only_as_many_rows_as_asked_for(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", rows_of(ENGLISH))
+    assert {part.num_rows for part in evaluate(config(file, max_questions=3)).measured} == {3}
+
+
+def test_a_row_without_an_answer_is_refused_with_its_line_before_any_model_is_loaded(
+    config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.evaluate.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    file = write_rows(tmp_path / "rows.jsonl", [*rows_of(ENGLISH), {"instruction": "five?"}])
+    with pytest.raises(BadRowsError) as refused:
+        evaluate(config(file))
+    assert f"{file}:5 output" in str(refused.value)
+
+
+def test_a_row_longer_than_the_context_is_refused_with_its_line(
+    plain: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "context_length", 80)
+    with pytest.raises(BadRowsError) as refused:
+        measure(plain, BASE, [conversation("a", "b"), conversation("a", "b" * 90, line=9)])
+    assert "rows.jsonl:9" in str(refused.value)
+
+
+def test_the_figures_are_written_where_a_folder_is_named(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
+    told = Told()
+    with listening(told):
+        found = evaluate(config(write_rows(tmp_path / "r.jsonl", rows_of(ENGLISH)), output_dir=tmp_path / "out"))
+    written = tmp_path / "out" / "evaluation.json"
+    assert json.loads(written.read_text(encoding="utf-8")) == found.as_json()
+    assert str(written) in str(told)
+
+
+def test_the_table_names_kinds_in_the_reader_s_language_and_interprets_nothing() -> None:
+    set_language("zh")
+    found = Evaluation("[red]base", (Measured("[b]m", "taught", 3, 0.5, 2, 1), Measured("m", "[x]", 1, 200.0, 0, 0)))
+    table = squeezed(printed(found.render(), 80))
+    assert all(piece in table for piece in ("[red]base", "[b]m", "教过的", "[x]", "0.5000", "1.65", "2/3", "0/1"))
+
+
+def test_eval_on_the_command_line(trained: Trained, tmp_path: Path, command: Callable[..., Outcome]) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", rows_of(ENGLISH, kind="taught"))
+    words = ["eval", "--adapter", f"law={trained.english}", "--dataset_path", str(file), "--precision", "float32"]
+    found = json.loads(command(*words, "--json").out)
+    assert found["ok"] is True
+    assert [(part["model"], part["kind"], part["num_exact"]) for part in found["measured"]] == [
+        (BASE, "taught", 0),
+        ("law", "taught", 4),
+    ]
+    file.write_text('{"instruction": "one?"}\n', encoding="utf-8")
+    assert command(*words).exit_code == 3
