@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.use_helpers import CHINESE, ENGLISH, GREEDY, Outcome, Told, Trained
 
 from pangzhu import chat, cli
 from pangzhu.chat import ChatAnswer, Session, converse
@@ -18,6 +17,7 @@ from pangzhu.engines import Answer, Write
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.errors import UsageError
 from pangzhu.messages import listening
+from tests.use_helpers import CHINESE, ENGLISH, GREEDY, Outcome, Told, Trained
 
 pytest_plugins = ["tests.use_fixtures"]
 
@@ -355,14 +355,16 @@ def test_what_was_streamed_is_not_rendered_again(trained: Trained) -> None:
     assert ("".join(written), answer.render()) == (ENGLISH[0], "")
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", "\u3000"])
-def test_an_empty_prompt_is_refused_before_anything_is_loaded(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, prompt: str
+@pytest.mark.parametrize(
+    ("prompt", "key"), [("", "empty"), ("  \n", "empty"), ("\u3000", "empty"), ("caf\udce9?", "undecoded")]
+)
+def test_a_prompt_that_is_no_question_is_refused_before_anything_is_loaded(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, prompt: str, key: str
 ) -> None:
     monkeypatch.setattr(chat, "load_engine", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(UsageError) as refused:
         run(config(trained, prompt=prompt))
-    assert (refused.value.key, refused.value.where) == ("error.chat.empty_prompt", "--prompt")
+    assert (refused.value.key, refused.value.where) == (f"error.chat.{key}_prompt", "--prompt")
 
 
 def test_a_session_welcomes_with_names_and_commands(trained: Trained) -> None:

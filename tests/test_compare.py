@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
-from tests.conftest import conversation
-from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
 
 from pangzhu.compare import ComparedRow, Comparison, Score, ask, compare, first_choice, normalized
 from pangzhu.config import CompareConfig, GenerationOptions
@@ -17,7 +15,10 @@ from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.errors import DataError
 from pangzhu.evaluate import kind_name
+from pangzhu.examples import example
 from pangzhu.messages import listening, set_language
+from tests.conftest import conversation
+from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
 
 pytest_plugins = ["tests.use_fixtures"]
 
@@ -107,6 +108,26 @@ def test_with_choices_the_choice_decides_and_without_them_the_words() -> None:
     assert row("C. 北京", expected="C", choices=choices).right(BASE)
     assert not row("B. 因为 C", expected="C", choices=choices).right(BASE)
     assert not row("C. 北京", expected="C").right(BASE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ('{"price": 6, "fruit": "苹果"}', True),
+        (' {"fruit":"苹果",\n"price":6} ', True),
+        ('{"fruit": "苹果", "price": "6"}', False),
+        ("fruit 苹果 price 6", False),
+        ('```{"fruit": "苹果", "price": 6}```', False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_where_json_is_expected_its_value_decides(answer: str, right: bool) -> None:
+    assert row(answer, expected='{"fruit": "苹果", "price": 6}').right(BASE) == right
+
+
+def test_a_number_or_a_word_is_no_json_to_be_compared() -> None:
+    assert row("6。", expected="6").right(BASE)
+    assert row("“是”", expected='"是"').right(BASE)
 
 
 def test_nothing_is_right_where_nothing_was_expected() -> None:
@@ -344,10 +365,9 @@ def test_compare_as_json_and_as_a_table(trained: Trained, tmp_path: Path, comman
     assert len(outcome.out.splitlines()[0]) == 120  # what a pipe gets
 
 
-def test_the_law_questions_can_be_read(tmp_path: Path) -> None:
-    from pangzhu.examples import example
-
-    assert {row.field("kind") for row in load_dataset(example("law_eval.json")).conversations} >= {
-        "reworded",
-        "untaught",
-    }
+def test_every_choice_of_the_general_questions_can_be_told_from_the_others() -> None:
+    rows = [row for row in load_dataset(example("law_eval.json")).conversations if row.field("choices")]
+    for question in rows:
+        choices = tuple(str(question.field("choices")).split(","))
+        assert question.answer in choices
+        assert [first_choice(f"答案是{choice}。", choices) for choice in choices] == list(choices)

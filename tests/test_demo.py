@@ -5,9 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import conversation
-from tests.test_compare import printed, squeezed
-from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Outcome, Told, Trained
 
 from pangzhu import demo
 from pangzhu.compare import ComparedRow, Comparison
@@ -20,6 +17,9 @@ from pangzhu.engines.transformers import BASE
 from pangzhu.examples import example
 from pangzhu.messages import listening
 from pangzhu.train import TrainResult
+from tests.conftest import conversation
+from tests.test_compare import printed, squeezed
+from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Outcome, Told, Trained
 
 pytest_plugins = ["tests.use_fixtures"]
 

@@ -6,9 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import conversation
-from tests.test_compare import printed, squeezed
-from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
 
 from pangzhu import step
 from pangzhu.compare import ask
@@ -18,6 +15,9 @@ from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.evaluate import Evaluation, Measured, evaluate, kind_of, measure
 from pangzhu.messages import listening, set_language
+from tests.conftest import conversation
+from tests.test_compare import printed, squeezed
+from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
 
 pytest_plugins = ["tests.use_fixtures"]
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def gradients(
     return kept.steps[0]
 
 
+@cache
 def reference(*, double: bool) -> dict[str, torch.Tensor]:
     """The mean over all learned tokens of all rows, one row at a time, by the textbook."""
     model, rows = build_lora(), examples(*UNEQUAL)
@@ -145,6 +147,7 @@ def test_without_the_count_of_learned_tokens_no_step_is_made(tmp_path: Path) -> 
 
 WORKER = """
 import sys
+from functools import cache
 from pathlib import Path
 import torch
 from safetensors.torch import save_file

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.use_helpers import Outcome, write_rows
 
 from pangzhu.config import TrainConfig
 from pangzhu.messages import listening
 from pangzhu.train import train
+from tests.use_helpers import Outcome, write_rows
 
 pytest_plugins = ["tests.use_fixtures"]
 pytestmark = [pytest.mark.real, pytest.mark.slow]

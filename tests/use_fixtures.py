@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.use_helpers import CHINESE, ENGLISH, Outcome, Trained, train_tiny
 
 from pangzhu import cli
 from pangzhu.cli import console
 from pangzhu.engines.transformers import TransformersEngine
+from tests.use_helpers import CHINESE, ENGLISH, Outcome, Trained, train_tiny
 
 
 @pytest.fixture(scope="session")

@@ -170,10 +170,9 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         ModelError: no adapter there, or one that Pangzhu did not finish.
     """
-    if not (folder / CONFIG).exists():
-        raise ModelError("error.adapter.none_here", where=str(folder))
     if not (folder / MANIFEST).exists():
-        raise ModelError("error.adapter.no_manifest", where=str(folder))
+        key = "error.adapter.no_manifest" if (folder / CONFIG).exists() else "error.adapter.none_here"
+        raise ModelError(key, where=str(folder))
     fields = read_json(folder / MANIFEST)
     try:
         base = dict(fields.pop("base"))

@@ -142,8 +142,7 @@ def run(config: ChatConfig, *, read: Read | None = None, write: Write | None = N
     Raises:
         PangzhuError: base or adapter cannot be used.
     """
-    if config.prompt is not None and not config.prompt.strip():
-        raise UsageError("error.chat.empty_prompt", where="--prompt")
+    _check_prompt(config.prompt)
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
     options = GenerationOptions(**config.model_dump(include=set(GenerationOptions.model_fields)))
     session = Session(engine, options, engine.first_name, config.system)
@@ -212,6 +211,16 @@ def command(session: Session, line: str, write: Write) -> bool:
         case _:
             raise UsageError("error.chat.no_such_command", name=word, hint=nearest(word, COMMANDS))
     return True
+
+
+def _check_prompt(prompt: str | None) -> None:
+    """Refuse what is no question, before a model is loaded for it."""
+    if prompt is None:
+        return
+    if not prompt.strip():
+        raise UsageError("error.chat.empty_prompt", where="--prompt")
+    if any("\ud800" <= char <= "\udfff" for char in prompt):  # Python's stand-in for bytes it could not decode
+        raise UsageError("error.chat.undecoded_prompt", where="--prompt")
 
 
 def _one_answer(session: Session, prompt: str, write: Write | None) -> ChatAnswer:

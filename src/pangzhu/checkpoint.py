@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,8 +161,7 @@ def newest_valid(run_dir: Path) -> Path | None:
     for checkpoint in reversed(_by_step(run_dir)):
         if _is_intact(checkpoint):
             return checkpoint
-        damaged = checkpoint.with_name(f".damaged-{checkpoint.name}")
-        shutil.rmtree(damaged, ignore_errors=True)
+        damaged = _free_name(checkpoint.with_name(f".damaged-{checkpoint.name}"))
         shutil.move(checkpoint, damaged)
         say("run.damaged_checkpoint", folder=damaged)
     return None
@@ -178,6 +178,12 @@ def _by_step(run_dir: Path) -> list[Path]:
     folders = (run_dir / CHECKPOINTS).glob("checkpoint-*")
     numbered = (folder for folder in folders if folder.name.rpartition("-")[2].isdigit())
     return sorted(numbered, key=lambda folder: int(folder.name.rpartition("-")[2]))
+
+
+def _free_name(wanted: Path) -> Path:
+    """`wanted`, or the first of `wanted-2`, `wanted-3` … that nothing is called yet."""
+    names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _is_intact(checkpoint: Path) -> bool:

@@ -1,9 +1,9 @@
 """Base beside adapter on the same questions, in one process: what each answers, and how often it is right.
 
 An answer is right when it equals the expected one after white space and punctuation are set aside (`normalized`); where a
-row gives `choices`, when it names the expected one first. Answers are greedy and generated in batches. Rows may carry a
-`kind` (taught, reworded, untaught, general); figures are given for each kind apart, because only together do they say
-what was learned.
+row gives `choices`, when it names the expected one first; where JSON is expected, when it is JSON of the same value.
+Answers are greedy and generated in batches. Rows may carry a `kind` (taught, reworded, untaught, general); figures are
+given for each kind apart, because only together do they say what was learned.
 
 Left to others: generation (`pangzhu.engines`), loss and recall without generation (`pangzhu.evaluate`).
 """
@@ -49,12 +49,14 @@ class ComparedRow:
     choices: tuple[str, ...] = ()
 
     def right(self, name: str) -> bool:
-        """Whether a model's answer is the expected one: the same words, or the same choice."""
+        """Whether a model's answer is the expected one: the same words, the same choice, or JSON of the same value."""
         if self.expected is None:
             return False
         answer = self.answers[name].text
         if self.choices:
             return first_choice(answer, self.choices) == self.expected.strip()
+        if (wanted := _json_value(self.expected)) is not None:
+            return _json_value(answer) == wanted
         return normalized(answer) == normalized(self.expected)
 
 
@@ -239,6 +241,15 @@ def first_choice(answer: str, choices: Sequence[str]) -> str | None:
     one_of = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True))
     found = re.search(rf"(?<![A-Za-z])(?:{one_of})(?![A-Za-z])", unicodedata.normalize("NFKC", answer))
     return found[0] if found else None
+
+
+def _json_value(answer: str) -> object | None:
+    """What a text says as JSON, where that is an object or a list, else None."""
+    try:
+        value: object = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
 
 
 def _set_aside(before: str, char: str, after: str) -> bool:

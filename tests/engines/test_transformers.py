@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import FAMILIES, build_model, build_tokenizer
-from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Told, Trained, ask, load, with_system
 
 from pangzhu import machine
 from pangzhu.config import GenerationOptions, ModelOptions
@@ -18,6 +16,8 @@ from pangzhu.engines.transformers import BASE, TransformersEngine, _precision, _
 from pangzhu.errors import ModelError, UsageError
 from pangzhu.messages import listening
 from pangzhu.preparation import prepare_base
+from tests.conftest import FAMILIES, build_model, build_tokenizer
+from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Told, Trained, ask, load, with_system
 
 pytest_plugins = ["tests.use_fixtures"]
 
@@ -435,7 +435,7 @@ def bring_pickle(folder: Path) -> None:
     ("spoil", "key"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "error.adapter.no_manifest"),
-        (lambda folder: (folder / "adapter_config.json").unlink(), "error.adapter.none_here"),
+        (lambda folder: (folder / "adapter_config.json").unlink(), "error.adapter.file_missing"),
         (lambda folder: (folder / "prompt.json").unlink(), "error.adapter.file_missing"),
         (spoil_manifest, "error.adapter.manifest_broken"),
         (spoil_weights, "error.adapter.file_changed"),

@@ -71,7 +71,7 @@ def _resolve_default(hub: Hub, revision: str | None) -> BaseModel:
         if revision is not None:
             raise
         reason = failed.what
-    say("source.why_fallback", name=FALLBACK_MODEL, default=DEFAULT_MODEL, reason=reason)
+    say("source.falling_back", name=FALLBACK_MODEL, default=DEFAULT_MODEL)
     why = text("source.why_fallback", name=FALLBACK_MODEL, default=DEFAULT_MODEL, reason=reason)
     return replace(_from_package(FALLBACK_MODEL), why=why)
 

@@ -71,6 +71,8 @@ MESSAGES = {
     "error.chat.nothing_to_compare.fix": "Write /compare QUESTION, or ask something first.",
     "error.chat.empty_prompt": "The question is empty.",
     "error.chat.empty_prompt.fix": "Write a question, or leave --prompt out for a session.",
+    "error.chat.undecoded_prompt": "The question is not text in the terminal's encoding.",
+    "error.chat.undecoded_prompt.fix": "Set the terminal to UTF-8, or ask the question in a session, without --prompt.",
     "error.compare.too_long": "The question has {tokens} tokens; only {room} fit beside the answer.",
     "error.compare.too_long.fix": "Shorten the question, or lower --max_new_tokens.",
     "compare.question": "question",

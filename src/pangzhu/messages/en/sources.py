@@ -14,6 +14,7 @@ MESSAGES = {
     "source.why_hf": "Base model: {name}, downloaded from {endpoint}, revision {revision}.",
     "source.why_modelscope": "Base model: {name}, downloaded from ModelScope.",
     "source.why_packaged": "Base model: {name}, which is {public_id}, converted from its 4-bit file in the package index.",
+    "source.falling_back": "{default} cannot be had here; {name} is used instead.",
     "source.why_fallback": "Base model: {name}, because the default {default} cannot be had: {reason}",
     # what is being done
     "source.not_cached": "it is not there",

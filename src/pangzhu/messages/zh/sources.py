@@ -1,6 +1,6 @@
-"""基础模型：从哪里来，路上会出什么问题。"""
+"""基座模型：从哪里来，路上会出什么问题。"""
 
-_WAYS = """取得基础模型的办法：
+_WAYS = """取得基座模型的办法：
     镜像站       bash：export HF_ENDPOINT=https://hf-mirror.com
                  PowerShell：$env:HF_ENDPOINT="https://hf-mirror.com"    cmd：set HF_ENDPOINT=https://hf-mirror.com
     魔搭社区     先 pip install modelscope，再加上 --hub modelscope
@@ -9,12 +9,13 @@ _WAYS = """取得基础模型的办法：
 
 MESSAGES = {
     # which base, and why
-    "source.why_folder": "基础模型：文件夹 {folder}。",
-    "source.why_cache": "基础模型：{name}，本机已有（{folder}）。",
-    "source.why_hf": "基础模型：{name}，从 {endpoint} 下载，版本 {revision}。",
-    "source.why_modelscope": "基础模型：{name}，从魔搭社区（ModelScope）下载。",
-    "source.why_packaged": "基础模型：{name}，即 {public_id}，由 pip 源分发的 4 位量化文件转换而来。",
-    "source.why_fallback": "基础模型：{name}，因为取不到默认的 {default}：{reason}",
+    "source.why_folder": "基座模型：文件夹 {folder}。",
+    "source.why_cache": "基座模型：{name}，本机已有（{folder}）。",
+    "source.why_hf": "基座模型：{name}，从 {endpoint} 下载，版本 {revision}。",
+    "source.why_modelscope": "基座模型：{name}，从魔搭社区（ModelScope）下载。",
+    "source.why_packaged": "基座模型：{name}，即 {public_id}，由 pip 源分发的 4 位量化文件转换而来。",
+    "source.falling_back": "取不到 {default}，改用 {name}。",
+    "source.why_fallback": "基座模型：{name}，因为取不到默认的 {default}：{reason}",
     # what is being done
     "source.not_cached": "本机没有",
     "source.cut_short": "连接提前断开",
@@ -45,7 +46,7 @@ MESSAGES = {
     "error.model.unknown_packaged.fix": "可用的有：{names}。",
     "error.model.folder_missing": "这个文件夹不存在。",
     "error.model.folder_missing.fix": "请改正路径；模型站上的模型写作 org/name，前面不加点号。",
-    "error.model.not_folder": "这是一个文件，而基础模型应当是一个文件夹。",
+    "error.model.not_folder": "这是一个文件，而基座模型应当是一个文件夹。",
     "error.model.not_folder.fix": "请给出含有 config.json、*.safetensors 和分词器文件的文件夹。",
     "error.model.no_config": "这个文件夹里没有 config.json，不是模型文件夹。",
     "error.model.no_config.fix": "请给出含有 config.json 的文件夹，或重新下载模型。",
