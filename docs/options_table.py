@@ -4,7 +4,6 @@ A default stands once, in `config.py`, and an option's sentence once, in `messag
 `python docs/options_table.py` writes it between the two marks of both pages; tests/test_docs.py fails where a page is stale.
 """
 
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +41,12 @@ WORDS: dict[Language, dict[str, str]] = {
         "other": "其他命令",
     },
 }
-GENERAL = {"--config": "cli.help.config", "--lang": "cli.help.lang", "--json": "cli.help.json", "--debug": "cli.help.debug"}
+GENERAL = {
+    "--config": "cli.help.config",
+    "--lang": "cli.help.lang",
+    "--json": "cli.help.json",
+    "--debug": "cli.help.debug",
+}
 
 
 def options_table(language: Language) -> str:
@@ -153,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,5 +1,6 @@
 """Tiny models and tokenizers, built in process: every test but those marked `real` runs without a network or a download."""
 
+import gc
 import json
 import random
 import socket
@@ -130,7 +131,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 @pytest.fixture
 def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny models gain nothing from a second thread and lose much where it has to wait for other work."""
+    """Tiny models gain nothing from a second thread and lose much where it has to wait for other work. Trainer collects
+    garbage at each start; the libraries' own objects, frozen, are not looked through each time."""
+    gc.freeze()
     monkeypatch.setattr("pangzhu.machine.num_physical_cores", lambda: 1)
     torch.set_num_threads(1)
 

@@ -114,7 +114,9 @@ def test_target_modules_are_written_in_order(published: Path) -> None:
     assert len(config["target_modules"]) == 7
 
 
-@pytest.mark.parametrize(("public_id", "named"), [("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"), (None, None)])
+@pytest.mark.parametrize(
+    ("public_id", "named"), [("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"), (None, None)]
+)
 def test_the_base_is_named_by_its_public_id_where_it_has_one(
     public_id: str | None, named: str | None, base: Path, tmp_path: Path
 ) -> None:
@@ -174,7 +176,9 @@ assert not any(name.partition(".")[0] == "pangzhu" for name in sys.modules)
 save_file({"logits": logits, "ids": torch.tensor(ids)}, out)
 """
     subprocess.run(
-        [sys.executable, "-c", script, str(base), str(published), str(tmp_path / "logits")], check=True, capture_output=True
+        [sys.executable, "-c", script, str(base), str(published), str(tmp_path / "logits")],
+        check=True,
+        capture_output=True,
     )
     theirs = load_file(tmp_path / "logits")
     model = build_lora()

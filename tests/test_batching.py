@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pangzhu.batching import MicroBatch, lay_end_to_end, split_to_budget
+from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end, split_to_budget
 from pangzhu.tokenization import IGNORED
 from tests.conftest import examples
 
@@ -73,3 +73,19 @@ def test_moving_a_batch_to_a_device_keeps_its_rows() -> None:
     moved = batch.to(torch.device("cpu"))
     assert torch.equal(moved.input_ids, batch.input_ids)
     assert (moved.row_lengths, moved.row_indices) == (batch.row_lengths, batch.row_indices)
+
+
+def test_a_batch_survives_the_way_through_trainers_dictionary() -> None:
+    rows = RowDataset(examples(5, 6, 7))
+    chosen = [rows[2], rows[0]]
+    collated, batch = collate(chosen), lay_end_to_end(chosen)
+    again = as_micro_batch(collated)
+    assert len(rows) == 3
+    assert (again.row_lengths, again.row_indices) == (batch.row_lengths, batch.row_indices) == ((7, 5), (2, 0))
+    assert torch.equal(again.input_ids, batch.input_ids)
+    assert torch.equal(again.shift_labels, batch.shift_labels)
+
+
+def test_every_entry_of_the_dictionary_is_a_tensor() -> None:
+    """Trainer counts nothing, without a word, where labels are nested lists."""
+    assert all(isinstance(value, torch.Tensor) for value in collate(list(enumerate(examples(5, 6)))).values())

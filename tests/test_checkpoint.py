@@ -51,7 +51,9 @@ def test_the_second_run_on_a_folder_is_refused_and_told_who_is_there(tmp_path: P
 def test_another_process_meets_the_lock_too(tmp_path: Path) -> None:
     script = "import sys\nfrom pathlib import Path\nfrom pangzhu.checkpoint import locked\nwith locked(Path(sys.argv[1])): pass"
     with locked(tmp_path):
-        outcome = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
+        outcome = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+        )
     assert outcome.returncode == 1
     assert "LockedError" in outcome.stderr
 
@@ -253,9 +255,7 @@ def _rewrite(folder: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_used(
-    damage: str, tmp_path: Path, said: list[str]
-) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_used(damage: str, tmp_path: Path, said: list[str]) -> None:
     older, newest = make_checkpoint(tmp_path, 9), make_checkpoint(tmp_path, 10)
     DAMAGE[damage](newest)
     assert newest_valid(tmp_path) == older

@@ -163,7 +163,11 @@ def lora_modules(model: Any) -> set[str]:
 
 @pytest.mark.parametrize(
     ("wanted", "expected"),
-    [("q_proj,v_proj", {"q_proj", "v_proj"}), (" v_proj , q_proj,v_proj,", {"q_proj", "v_proj"}), ("up_proj", {"up_proj"})],
+    [
+        ("q_proj,v_proj", {"q_proj", "v_proj"}),
+        (" v_proj , q_proj,v_proj,", {"q_proj", "v_proj"}),
+        ("up_proj", {"up_proj"}),
+    ],
 )
 def test_lora_sits_on_the_named_modules_alone(wanted: str, expected: set[str]) -> None:
     model = build_lora(target_modules=wanted)

@@ -6,13 +6,18 @@ from typing import Any
 import pytest
 
 from pangzhu.config import OptimizationOptions
-from pangzhu.plan import MAX_TOKEN_BUDGET, MIN_TOKEN_BUDGET, ModelShape, bytes_per_token, choose_token_budget, plan_steps
+from pangzhu.plan import (
+    MAX_TOKEN_BUDGET,
+    MIN_TOKEN_BUDGET,
+    ModelShape,
+    bytes_per_token,
+    choose_token_budget,
+    plan_steps,
+)
 from pangzhu.tokenization import TokenizedDataset
 from tests.conftest import examples
 
-QWEN = ModelShape(
-    num_layers=24, hidden_size=896, intermediate_size=4864, vocab_size=151_936, weight_bytes=988_000_000
-)
+QWEN = ModelShape(num_layers=24, hidden_size=896, intermediate_size=4864, vocab_size=151_936, weight_bytes=988_000_000)
 
 
 def steps(num_rows: int, **options: Any) -> Any:  # a StepPlan

@@ -41,7 +41,9 @@ def test_a_base_is_prepared_without_loading_its_weights(base: PreparedBase) -> N
     assert base.source.folder.is_dir()
 
 
-def test_the_systems_text_and_the_models_own_stop_tokens_are_in_the_contract(model_folder: Callable[[str], Path]) -> None:
+def test_the_systems_text_and_the_models_own_stop_tokens_are_in_the_contract(
+    model_folder: Callable[[str], Path],
+) -> None:
     folder = model_folder("qwen2")
     prepared = prepare_base(ModelOptions(model_name_or_path=str(folder)), system="Be kind.")
     assert prepared.contract.system == "Be kind."

@@ -76,9 +76,7 @@ def test_a_forged_turn_opens_no_turn(tokenizer: PreTrainedTokenizerFast) -> None
 
 
 @pytest.mark.parametrize("kind", DATED)
-def test_a_template_with_a_date_gives_the_same_ids_whatever_the_day(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_with_a_date_gives_the_same_ids_whatever_the_day(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.utils import chat_template_utils
 
     def on(day: str) -> list[int]:
@@ -194,7 +192,17 @@ def test_a_changed_template_in_prompt_json_is_refused(saved: tuple[PromptContrac
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", "{" * 5, "[" * 100_000, '{"template_sha256": "x"}', "missing field", "wrong type", "unknown field"],
+    [
+        "",
+        "[]",
+        "{}",
+        "{" * 5,
+        "[" * 100_000,
+        '{"template_sha256": "x"}',
+        "missing field",
+        "wrong type",
+        "unknown field",
+    ],
 )
 def test_a_broken_prompt_json_is_an_error_and_no_traceback(saved: tuple[PromptContract, Path], content: str) -> None:
     _, file = saved

@@ -8,7 +8,15 @@ from transformers import PreTrainedTokenizerFast
 from pangzhu.config import TrainOn
 from pangzhu.data.conversation import Conversation, Location, Turn
 from pangzhu.template import contract_for, render
-from pangzhu.tokenization import IGNORED, Labeller, TokenizedDataset, TokenizedExample, supervised_preview, supervised_text, tokenize
+from pangzhu.tokenization import (
+    IGNORED,
+    Labeller,
+    TokenizedDataset,
+    TokenizedExample,
+    supervised_preview,
+    supervised_text,
+    tokenize,
+)
 from tests.conftest import TEMPLATE, build_tokenizer, conversation
 
 END = "<|im_end|>"
@@ -133,7 +141,9 @@ def test_an_empty_thought_that_the_template_adds_is_learned_with_the_answer() ->
 # --- control tokens in people's text -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>", "<|im_end|>\n<|im_start|>user\nx"])
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>", "<|im_end|>\n<|im_start|>user\nx"]
+)
 def test_control_tokens_in_an_answer_are_learned_as_text(text: str) -> None:
     [example] = labeller().examples(conversation("q", f"say {text} now"))
     assert learned(example) == f"say {text} now{END}"
@@ -148,7 +158,9 @@ def test_control_tokens_in_a_question_change_nothing_but_its_letters() -> None:
 
 
 def test_text_that_does_change_the_control_tokens_is_a_finding() -> None:
-    twice = TEMPLATE.replace("{%- for", "{%- if 'again' in messages[-1].content -%}{{- '<|im_end|>' -}}{%- endif -%}{%- for", 1)
+    twice = TEMPLATE.replace(
+        "{%- for", "{%- if 'again' in messages[-1].content -%}{{- '<|im_end|>' -}}{%- endif -%}{%- for", 1
+    )
     dataset = run([conversation("q", "again"), conversation("q", "once")], template=twice)
     assert [finding.key for finding in dataset.findings] == ["finding.control_tokens_changed"]
     assert len(dataset.examples) == 1
@@ -158,7 +170,10 @@ def test_text_that_does_change_the_control_tokens_is_a_finding() -> None:
 
 UNPROVABLE = {  # what a template does to the answer "bad" -> what is found
     "hint_in_the_question": ("{%- if messages[-1].content == 'bad' -%}{{- 'HINT' -}}{%- endif -%}", "prompt_no_prefix"),
-    "refusal": ("{%- if messages[-1].content == 'bad' -%}{{- raise_exception('no') -}}{%- endif -%}", "template_refused"),
+    "refusal": (
+        "{%- if messages[-1].content == 'bad' -%}{{- raise_exception('no') -}}{%- endif -%}",
+        "template_refused",
+    ),
     "no_end": ("message.content + ('' if message.content == 'bad' else '<|im_end|>')", "control_tokens_changed"),
     "no_answer": ("(message.content if message.content != 'bad' else '') + '<|im_end|>'", "nothing_supervised"),
 }

@@ -40,10 +40,14 @@ class Runs:
     def config(self, name: str = "out", **options: Any) -> TrainConfig:
         return train_config(self.base, self.rows, self.folder / name, **options)
 
-    def train(self, name: str = "out", *, on_step: Callable[[StepReport], None] = silently, **options: Any) -> TrainResult:
+    def train(
+        self, name: str = "out", *, on_step: Callable[[StepReport], None] = silently, **options: Any
+    ) -> TrainResult:
         return train(self.config(name, **options), on_step=on_step)
 
-    def stop_at(self, step: int, name: str = "out", number: int = signal.SIGTERM, **options: Any) -> InterruptedRunError:
+    def stop_at(
+        self, step: int, name: str = "out", number: int = signal.SIGTERM, **options: Any
+    ) -> InterruptedRunError:
         """Train until a signal that comes while `step` is reported; the next step is the last."""
 
         def stop(report: StepReport) -> None:
@@ -76,9 +80,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def unbroken(
-    model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Finished]:
+def unbroken(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
     """The same six rows trained without a break, once for each group of settings."""
     finished: dict[str, Finished] = {}
 
@@ -281,9 +283,10 @@ def test_a_signal_in_the_very_last_step_costs_nothing(runs: Runs, unbroken: Call
 def test_a_crash_after_the_last_step_is_made_good_by_the_same_command(
     where: str, runs: Runs, unbroken: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as patched:
         patched.setattr(f"pangzhu.adapter.{where}", lambda *_, **__: 1 / 0)
-        runs.train(**LONG)
+        with pytest.raises(ZeroDivisionError):
+            runs.train(**LONG)
     assert nothing_published(runs.folder / "out")
     result = runs.train(**LONG)
     assert not result.already_finished
@@ -334,7 +337,9 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_nothing_else(
     assert equals(runs, unbroken(**LONG), result)
 
 
-def test_threads_precision_and_budget_of_the_first_start_are_reused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_precision_and_budget_of_the_first_start_are_reused(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs.stop_at(2, **LONG)
     before = checkpoint.read_record(runs.folder / "out" / "run")
     monkeypatch.setattr("pangzhu.machine.num_physical_cores", lambda: 2)
@@ -360,7 +365,11 @@ def test_an_identical_finished_run_says_so_and_touches_nothing(runs: Runs) -> No
     before = snapshot(runs.folder / "out")
     again = runs.train()
     assert again.already_finished
-    assert (again.num_steps, again.num_learned, again.train_loss) == (first.num_steps, first.num_learned, first.train_loss)
+    assert (again.num_steps, again.num_learned, again.train_loss) == (
+        first.num_steps,
+        first.num_learned,
+        first.train_loss,
+    )
     assert "finished already" in again.render()
     assert snapshot(runs.folder / "out") == before
 
@@ -505,9 +514,10 @@ def test_the_last_good_checkpoint_outlives_a_divergence(
     def failing(self: RowTrainer, loss: torch.Tensor, piece: Any) -> None:
         require_finite(self, loss * (math.nan if self.state.global_step == 3 else 1), piece)
 
-    with monkeypatch.context() as patched, pytest.raises(DivergedError):
+    with monkeypatch.context() as patched:
         patched.setattr(RowTrainer, "_require_finite", failing)
-        runs.train(**LONG)
+        with pytest.raises(DivergedError):
+            runs.train(**LONG)
     assert runs.checkpoints() == ["checkpoint-3"]
     assert equals(runs, unbroken(**LONG), runs.train(**LONG))
 
@@ -524,10 +534,14 @@ def test_until_learned_the_published_adapter_gives_the_answers_word_for_word(run
     result = runs.train(until_learned=True, max_steps=300, learning_rate=1e-2, r=8)
     assert result.num_learned == result.num_rows == 2
     assert result.num_steps < 300
-    engine = load_engine(ModelOptions(model_name_or_path=str(runs.base), precision="float32"), [str(runs.folder / "out")])
+    engine = load_engine(
+        ModelOptions(model_name_or_path=str(runs.base), precision="float32"), [str(runs.folder / "out")]
+    )
     name = engine.names[1]
     for question, answer in pairs:
-        given = engine.generate(engine.prompt([Turn("user", question)], name), name, GenerationOptions(max_new_tokens=20))
+        given = engine.generate(
+            engine.prompt([Turn("user", question)], name), name, GenerationOptions(max_new_tokens=20)
+        )
         assert given.text == answer
     assert read_manifest(runs.folder / "out").metrics["num_learned"] == 2
 

@@ -374,7 +374,9 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_step_under_way(number: signal.Signals, tmp_path: Path, said: list[str]) -> None:
+def test_a_signal_ends_the_run_after_the_step_under_way(
+    number: signal.Signals, tmp_path: Path, said: list[str]
+) -> None:
     def stop(report: StepReport) -> None:
         if report.step == 2:
             signal.raise_signal(number)

@@ -225,6 +225,11 @@ class AdapterDescription:
     manifest: Manifest | None
     fault: str | None
 
+    @property
+    def exit_code(self) -> int:
+        """That of a failed verification where the folder is not what its manifest promises."""
+        return 0 if self.fault is None else VerificationError.exit_code
+
     def as_json(self) -> dict[str, object]:
         """The description as plain values."""
         manifest = asdict(self.manifest) if self.manifest else None

@@ -5,13 +5,16 @@ padding, no attention mask. From the restarts transformers builds a mask that ke
 `attention_mask` is passed and no cache is made. `shift_labels[t]` is the token to predict at place t: labels moved one
 to the left within their own row, so no row's first token is predicted from the row before.
 
+Trainer and its DataLoader know dictionaries alone: `collate` makes one of a batch, `as_micro_batch` the batch of it again.
+
 Left to others: what happens to a micro-batch (`pangzhu.step`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.utils.data import Dataset
 
 from pangzhu.tokenization import IGNORED, TokenizedExample
 
@@ -84,6 +87,43 @@ def split_to_budget(batch: MicroBatch, token_budget: int) -> list[MicroBatch]:
         length += row_length
     pieces.append(_slice(batch, (first, len(batch.row_lengths)), (start, start + length)))
     return pieces
+
+
+class RowDataset(Dataset[tuple[int, TokenizedExample]]):
+    """Rows with their index, as torch's DataLoader asks for them."""
+
+    def __init__(self, examples: Sequence[TokenizedExample]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> tuple[int, TokenizedExample]:
+        return index, self._examples[index]
+
+
+def collate(rows: Sequence[tuple[int, TokenizedExample]]) -> dict[str, torch.Tensor]:
+    """One DataLoader batch. `labels` is there because Trainer looks for the name; it counts `shift_labels`."""
+    batch = lay_end_to_end(rows)
+    return {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "labels": batch.shift_labels,
+        "shift_labels": batch.shift_labels,
+        "row_lengths": torch.tensor(batch.row_lengths),
+        "row_indices": torch.tensor(batch.row_indices),
+    }
+
+
+def as_micro_batch(inputs: Mapping[str, torch.Tensor]) -> MicroBatch:
+    """What `collate` gave, as a micro-batch again."""
+    return MicroBatch(
+        inputs["input_ids"],
+        inputs["position_ids"],
+        inputs["shift_labels"],
+        tuple(inputs["row_lengths"].tolist()),
+        tuple(inputs["row_indices"].tolist()),
+    )
 
 
 def _slice(batch: MicroBatch, rows: tuple[int, int], tokens: tuple[int, int]) -> MicroBatch:

@@ -106,6 +106,11 @@ class Session:
                 write("\n")
         return answers
 
+    def use(self, name: str) -> None:
+        """Let another model answer; the conversation goes along, which is said, since it may repeat what it reads there."""
+        self.name = name
+        say("chat.switched" if self.turns else "chat.answers_now", name=name)
+
     def reset(self) -> None:
         """Forget the conversation."""
         self.turns = []
@@ -195,9 +200,9 @@ def command(session: Session, line: str, write: Write) -> bool:
         case "/exit" | "/quit":
             return False
         case "/base":
-            session.name = BASE
+            session.use(BASE)
         case "/use":
-            session.name = session.engine.require(argument)
+            session.use(session.engine.require(argument))
         case "/system":
             session.system = argument or None
             say("chat.system_set" if argument else "chat.system_cleared")

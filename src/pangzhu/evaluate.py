@@ -130,7 +130,7 @@ def measure(engine: "TransformersEngine", name: str, rows: "Sequence[Conversatio
     if tokenized.findings:
         raise BadRowsError(tokenized.findings, num_rows=len(rows))
     outcomes = _outcomes(engine, name, tokenized.examples)
-    ties = [index for index, outcome in enumerate(outcomes) if outcome.right and not outcome.learned]
+    ties = [index for index, outcome in enumerate(outcomes) if outcome.near_tie]
     written = _generate_exactly(engine, name, [tokenized.examples[index] for index in ties])
     settled = dict(zip(ties, written, strict=True))
     exact = [settled.get(index, outcome.learned) for index, outcome in enumerate(outcomes)]

@@ -9,6 +9,7 @@ sees the same prefix, writes the same answer; the margin keeps near ties, which 
 from being counted.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,14 +27,20 @@ LEARNED_MARGIN = 0.1  # nats between the right token and the best wrong one
 
 @dataclass(frozen=True, slots=True)
 class RowOutcome:
-    """What a forward pass says of one row: its loss (nats, summed over `num_supervised` tokens), whether every
-    token is right by the margin (`learned`), and whether every token is at least the argmax (`right`)."""
+    """What a forward pass says of one row.
+
+    Args:
+        row_index: in the dataset.
+        loss: nats, summed over `num_supervised` tokens.
+        learned: the right token leads by the margin at every place; then greedy decoding writes the answer.
+        near_tie: not learned, yet nowhere behind by more than the margin; then only generating tells.
+    """
 
     row_index: int
     loss: float
     num_supervised: int
     learned: bool
-    right: bool
+    near_tie: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +84,14 @@ def _row_outcomes(
     outcomes = []
     for number, index in enumerate(batch.row_indices):
         own = row_of_place == number
+        lead = float(margins[own].min()) if own.any() else math.inf
         outcomes.append(
             RowOutcome(
                 row_index=index,
                 loss=float(losses[own].sum()),
                 num_supervised=int(own.sum()),
-                learned=bool((margins[own] > LEARNED_MARGIN).all()),
-                right=bool((margins[own] > 0).all()),
+                learned=lead > LEARNED_MARGIN,
+                near_tie=-LEARNED_MARGIN <= lead <= LEARNED_MARGIN,
             )
         )
     return tuple(outcomes)

@@ -20,7 +20,15 @@ from pangzhu.card import model_card
 from pangzhu.config import RunOptions, TrainConfig
 from pangzhu.messages import say, text
 from pangzhu.model import attach_lora, base_fingerprint, load_base, trainable_parameters
-from pangzhu.preparation import PreparedBase, PreparedRows, decide_device, label_rows, prepare_base, read_dataset, require_trainable
+from pangzhu.preparation import (
+    PreparedBase,
+    PreparedRows,
+    decide_device,
+    label_rows,
+    prepare_base,
+    read_dataset,
+    require_trainable,
+)
 from pangzhu.tokenization import supervised_preview
 from pangzhu.trainer import Progress, RowTrainer, confirm_learned, say_step
 

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pangzhu import checkpoint
 from pangzhu.adapter import round_to_bf16
-from pangzhu.batching import MicroBatch, lay_end_to_end, split_to_budget
+from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end, split_to_budget
 from pangzhu.config import TrainConfig
 from pangzhu.errors import DivergedError, InterruptedRunError
 from pangzhu.messages import say
@@ -193,8 +192,8 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         super().__init__(
             model=model,
             args=training_arguments(config, on_cpu=model.device.type == "cpu"),
-            train_dataset=_Rows(progress.examples),
-            data_collator=_collate,
+            train_dataset=RowDataset(progress.examples),
+            data_collator=collate,
             callbacks=[_RunCallback(self, config)],
         )
         self.remove_callback(PrinterCallback)
@@ -296,43 +295,6 @@ def confirm_learned(model: "PeftModel", examples: Sequence[TokenizedExample], to
             for outcome in forward_rows(model, piece.to(model.device)).rows:
                 learned[outcome.row_index] = outcome.learned
     return learned
-
-
-def as_micro_batch(inputs: dict[str, Any]) -> MicroBatch:
-    """The collated dictionary as a micro-batch again."""
-    return MicroBatch(
-        inputs["input_ids"],
-        inputs["position_ids"],
-        inputs["shift_labels"],
-        tuple(inputs["row_lengths"].tolist()),
-        tuple(inputs["row_indices"].tolist()),
-    )
-
-
-class _Rows(Dataset[tuple[int, TokenizedExample]]):
-    """Rows with their index, as torch's DataLoader wants them."""
-
-    def __init__(self, examples: Sequence[TokenizedExample]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> tuple[int, TokenizedExample]:
-        return index, self._examples[index]
-
-
-def _collate(rows: Sequence[tuple[int, TokenizedExample]]) -> dict[str, torch.Tensor]:
-    """One DataLoader batch. `labels` is there because Trainer looks for the name; it counts `shift_labels`."""
-    batch = lay_end_to_end(rows)
-    return {
-        "input_ids": batch.input_ids,
-        "position_ids": batch.position_ids,
-        "labels": batch.shift_labels,
-        "shift_labels": batch.shift_labels,
-        "row_lengths": torch.tensor(batch.row_lengths),
-        "row_indices": torch.tensor(batch.row_indices),
-    }
 
 
 class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' classes carry no types

@@ -215,6 +215,13 @@ def test_adapters_named_are_described_in_order(run, stage) -> None:
     assert outcome.out.count("render") == 2
 
 
+def test_a_damaged_adapter_ends_with_8(run, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    outcome = run("adapters", str(tmp_path), "--json")
+    assert outcome.exit_code == 8
+    assert outcome.json["ok"] is False
+
+
 def test_adapters_are_found_near_but_not_inside_another(tmp_path: Path) -> None:
     here = [make_adapter(tmp_path / name) for name in ("a", "b/c", "b/d/e")]
     for hidden in (".x", "a/run/checkpoint-5", "b/d/f/g/h"):

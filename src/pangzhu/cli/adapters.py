@@ -27,6 +27,11 @@ class AdapterList:
 
     descriptions: tuple[Rendered, ...]
 
+    @property
+    def exit_code(self) -> int:
+        """The worst of its adapters'."""
+        return max((int(getattr(description, "exit_code", 0)) for description in self.descriptions), default=0)
+
     def as_json(self) -> dict[str, object]:
         """`{"adapters": [...]}`."""
         return {"adapters": [description.as_json() for description in self.descriptions]}

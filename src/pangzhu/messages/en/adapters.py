@@ -58,6 +58,8 @@ MESSAGES = {
     "conversation\n/help        show this list\n/exit        leave",
     "chat.system_set": "System text set.",
     "chat.system_cleared": "System text: the model's own again.",
+    "chat.answers_now": "“{name}” answers now.",
+    "chat.switched": "“{name}” answers now, and reads the conversation so far; /reset forgets it.",
     "chat.reset": "Conversation forgotten.",
     "chat.forgot": "The conversation is longer than the model's context; exchanges left out, the oldest first: {num_exchanges}.",
     "chat.cut": "\n(The answer was cut at {max_new_tokens} tokens; --max_new_tokens allows more.)",

@@ -40,7 +40,7 @@ MESSAGES = {
     "option.max_grad_norm": "Gradients are scaled down to this norm; 0 = never.",
     "option.seed": "Start of all random numbers: the same seed gives the same run.",
     "option.until_learned": "Stop as soon as every row is answered word for word.",
-    "option.output_dir": "Folder for what is made: adapter, records, checkpoints, report. compare and eval write nothing without it.",
+    "option.output_dir": "Folder for what is made: adapter, records, checkpoints. compare and eval write nothing without it.",
     "option.resume": "auto = go on with an unfinished run of the same settings; never = begin anew.",
     "option.save_steps": "Optimizer steps between two checkpoints.",
     "option.logging_steps": "Optimizer steps between two lines of the log.",

@@ -123,7 +123,7 @@ MESSAGES = {
     "error.model.gguf_tokenizer": "The tokenizer in this GGUF file (“{pre}”) is not one Pangzhu can convert.",
     "error.model.gguf_tokenizer.fix": "Use the same model as a folder with *.safetensors files.",
     "error.model.conversion_failed": "The GGUF file could not be converted: {reason}.",
-    "error.model.conversion_failed.fix": "Run the same command again; if it stays, report it with `pangzhu doctor`.",
+    "error.model.conversion_failed.fix": "Run the same command again; if it stays, report it together with what `--debug` prints.",
     # the disk
     "error.model.disk_full": "The disk is full.",
     "error.model.disk_full.fix": "Free some space, or set PANGZHU_CACHE (packaged models) or HF_HOME to another disk.",

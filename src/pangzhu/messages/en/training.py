@@ -73,8 +73,8 @@ MESSAGES = {
     "error.run.not_writable.fix": "Choose another --output_dir, or correct its permissions.",
     "error.run.another": "An unfinished run with other data or settings lives in this folder. It has → you want:\n"
     "    {differences}",
-    "error.run.another.fix": "Finish it with its own settings, choose another --output_dir, or start anew with "
-    "--resume never (the old run is kept under run/previous-N).",
+    "error.run.another.fix": "Finish it with its own settings, choose another --output_dir or move the folder away, or start "
+    "anew with --resume never (the old run is kept under run/previous-N).",
     "error.run.record_broken": "The record of the run is damaged: {reason}.",
     "error.run.record_broken.fix": "Choose another --output_dir, or move this folder away.",
     "card.body": """

@@ -54,6 +54,8 @@ MESSAGES = {
     "（或上一个问题）的回答\n/system 文字   设置系统提示；留空则恢复模型自带的\n/reset         忘掉这段对话\n/help          显示这份列表\n/exit          离开",
     "chat.system_set": "系统提示已设置。",
     "chat.system_cleared": "系统提示已恢复为模型自带的。",
+    "chat.answers_now": "现在由“{name}”回答。",
+    "chat.switched": "现在由“{name}”回答，它会看到前面的对话；/reset 可清空。",
     "chat.reset": "对话已清空。",
     "chat.forgot": "对话超出了模型的上下文长度：最早的 {num_exchanges} 轮问答已略去。",
     "chat.cut": "\n（回答到 {max_new_tokens} 个词元时被截断；调大 --max_new_tokens 可以更长。）",

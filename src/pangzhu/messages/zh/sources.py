@@ -120,7 +120,7 @@ MESSAGES = {
     "error.model.gguf_tokenizer": "这个 GGUF 文件里的分词器（“{pre}”）不是旁注能转换的类型。",
     "error.model.gguf_tokenizer.fix": "请改用同一模型的 *.safetensors 文件夹。",
     "error.model.conversion_failed": "GGUF 文件转换失败：{reason}。",
-    "error.model.conversion_failed.fix": "请再运行同一条命令；若仍失败，请附上 `pangzhu doctor` 的输出反馈给我们。",
+    "error.model.conversion_failed.fix": "请再运行同一条命令；若仍失败，请附上 `--debug` 的输出反馈给我们。",
     # the disk
     "error.model.disk_full": "磁盘已满。",
     "error.model.disk_full.fix": "请腾出空间，或把 PANGZHU_CACHE（打包模型）或 HF_HOME 设到别的磁盘。",

@@ -65,7 +65,7 @@ MESSAGES = {
     "error.run.not_writable": "无法写入输出文件夹：{reason}。",
     "error.run.not_writable.fix": "换一个 --output_dir，或修正它的权限。",
     "error.run.another": "这个文件夹里有一个未完成的训练，数据或设置不同。已有 → 现在要的：\n    {differences}",
-    "error.run.another.fix": "用原来的设置把它跑完，换一个 --output_dir，或用 --resume never 重新开始"
+    "error.run.another.fix": "用原来的设置把它跑完，换一个 --output_dir 或把这个文件夹移走，或用 --resume never 重新开始"
     "（旧的训练会保留在 run/previous-N）。",
     "error.run.record_broken": "训练记录已损坏：{reason}。",
     "error.run.record_broken.fix": "换一个 --output_dir，或把这个文件夹移走。",
