@@ -31,9 +31,8 @@ SEED = 42
 def main() -> None:
     """逐个阶段运行；每个阶段只是一次公开函数的调用。"""
     from pangzhu.config import TrainConfig
-    from pangzhu.preparation import label_rows, prepare_base, read_dataset, require_trainable
-    from pangzhu.tokenization import supervised_text
-    from pangzhu.train import train
+    from pangzhu.preparation import label_rows, prepare_base, read_dataset
+    from pangzhu.train import train_rows
 
     # 1. 设置
     config = TrainConfig(
@@ -51,17 +50,17 @@ def main() -> None:
         seed=SEED,
     )
 
-    # 2. 读数据；3. 找到基座模型和它的分词器
+    # 2. 读数据：文件读不了，这里就会说明；有问题的行先记下来
     dataset = read_dataset(config)
+
+    # 3. 找到基座模型和它的分词器
     base = prepare_base(config)
 
-    # 4. 套对话模板，标出哪些词元参与学习；有问题的行会全部列出
+    # 4. 套上对话模板，标出哪些词元参与学习，并逐行证明标签没有标错
     rows = label_rows(dataset, config, base)
-    require_trainable(rows)
-    print("第一行学的是：", supervised_text(base.tokenizer, rows.tokenized.examples[0]))
 
-    # 5. 挂上 LoRA，训练，证明，保存
-    result = train(config)
+    # 5. 挂上 LoRA，训练，确认学会了多少行，证明适配器确实改变了模型，保存
+    result = train_rows(config, base, rows)
     print(result.render())
 
 

@@ -83,7 +83,21 @@ def train(config: TrainConfig, *, on_step: "Callable[[StepReport], None]" = say_
     """
     dataset = read_dataset(config)
     base = prepare_base(config, system=config.system)
-    rows = label_rows(dataset, config, base)
+    return train_rows(config, base, label_rows(dataset, config, base), on_step=on_step)
+
+
+def train_rows(
+    config: TrainConfig,
+    base: PreparedBase,
+    rows: PreparedRows,
+    *,
+    on_step: "Callable[[StepReport], None]" = say_step,
+) -> TrainResult:
+    """The second half of `train`, from rows that are labelled: for scripts that show the stages one by one.
+
+    Raises:
+        PangzhuError: as `train`.
+    """
     require_trainable(rows, skip_bad=config.skip_bad)
     steps = plan.plan_steps(rows.tokenized, config)
     _show(base, rows, steps)
@@ -229,7 +243,7 @@ def _publish(
 
     staged = run.folder / "staged"
     recorded = adapter.BaseRecord(
-        name=base.source.name,
+        name=str(base.source.folder.resolve()) if base.source.origin == "folder" else base.source.name,
         public_id=base.source.public_id,
         revision=base.source.revision,
         fingerprint=base_fingerprint(base.source.folder),
