@@ -15,7 +15,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pangzhu.errors import ModelError, VerificationError
 from pangzhu.messages import say, text
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-    from pangzhu.batching import MicroBatch
-
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PROMPT = "prompt.json"
@@ -36,6 +34,18 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 REQUIRED = (WEIGHTS, CONFIG, PROMPT)  # what a manifest must vouch for
 LIBRARIES = ("torch", "transformers", "peft", "pangzhu")
+
+
+class Rows(Protocol):
+    """Rows laid end to end, each `(1, T)`: a `pangzhu.batching.MicroBatch`, of a layer above this one."""
+
+    @property
+    def input_ids(self) -> "torch.Tensor":
+        """Token ids."""
+
+    @property
+    def position_ids(self) -> "torch.Tensor":
+        """Positions, restarting with each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +117,13 @@ def write_adapter(
     (folder / PROMPT).write_text(contract.to_json(), encoding="utf-8")
 
 
-def prove_adapter(folder: Path, model: "PeftModel", batch: "MicroBatch") -> float:
+def prove_adapter(folder: Path, model: "PeftModel", rows: Rows) -> float:
     """Load the written adapter back from disk and hold it against the trained model, on the reference path.
 
     Args:
         folder: what `write_adapter` wrote.
         model: the trained model, its masters rounded.
-        batch: rows to compare logits on.
+        rows: to compare logits on.
 
     Returns:
         The largest difference between the adapter's logits and the base's.
@@ -128,12 +138,12 @@ def prove_adapter(folder: Path, model: "PeftModel", batch: "MicroBatch") -> floa
     trained_name = model.active_adapter
     model.eval()
     with torch.no_grad():
-        trained = _logits(model, batch)
+        trained = _logits(model, rows)
         with model.disable_adapter():
-            plain = _logits(model, batch)
+            plain = _logits(model, rows)
         model.load_adapter(str(folder), adapter_name="proof", is_trainable=False)
         model.set_adapter("proof")
-        loaded = _logits(model, batch)
+        loaded = _logits(model, rows)
     model.set_adapter(trained_name)
     model.delete_adapter("proof")
     if not torch.equal(loaded, trained):
@@ -281,8 +291,8 @@ def _prove_weights(folder: Path) -> None:
         raise VerificationError("error.adapter.b_zero", where=str(folder / WEIGHTS))
 
 
-def _logits(model: "PeftModel", batch: "MicroBatch") -> "torch.Tensor":
+def _logits(model: "PeftModel", rows: Rows) -> "torch.Tensor":
     """`(1, T, V)`, teacher-forced."""
-    output = model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False)
+    output = model(input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False)
     logits: torch.Tensor = output.logits
     return logits
