@@ -23,7 +23,7 @@ check: install  ## formatting, lint, types, and the tests that need no real mode
 install: $(INSTALLED)  ## .venv with the exact tested versions
 
 $(INSTALLED): requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $(INSTALLED)
 

@@ -34,7 +34,7 @@ from pangzhu.adapter import (
 )
 from pangzhu.batching import MicroBatch, lay_end_to_end
 from pangzhu.errors import ModelError, VerificationError
-from pangzhu.model import base_fingerprint, load_base
+from pangzhu.model import base_fingerprint, load_base, load_tokenizer
 from pangzhu.template import PromptContract, contract_for
 from tests.conftest import build_lora, build_tokenizer, examples
 from tests.test_model import Canary, change_json, change_weights
@@ -456,3 +456,16 @@ def test_a_faulty_folder_is_described_by_its_fault(published: Path) -> None:
     assert description.fault is not None
     assert "prompt.json" in description.render()
     assert description.as_json()["intact"] is False
+
+
+def test_the_weights_can_be_read_by_others(published: Path) -> None:
+    assert (published / "adapter_model.safetensors").stat().st_mode & 0o044 == 0o044
+
+
+def test_the_template_is_published_even_where_the_base_has_none(base: Path, tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    contract = contract_for(tokenizer)
+    recorded = BaseRecord("b", None, None, base_fingerprint(base))
+    write_adapter(tmp_path / "out", build_lora(), tokenizer=tokenizer, contract=contract, base=recorded)
+    assert load_tokenizer(tmp_path / "out").chat_template == contract.chat_template

@@ -22,7 +22,7 @@ LAYERS = (  # a module imports from its own line and from those below it
     {"__main__"},
     {"cli"},
     {"train", "compare", "serve", "export", "doctor", "demo"},
-    {"plan", "chat", "evaluate", "engines", "trainer", "report"},
+    {"plan", "chat", "evaluate", "engines", "trainer", "progress", "decisions", "report"},
     {"step", "batching", "preparation"},
     {"fast", "model", "adapter", "checkpoint", "card"},
     {"template", "tokenization", "sources", "machine"},

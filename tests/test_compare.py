@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from pangzhu.compare import ComparedRow, Comparison, Score, ask, compare, first_choice, normalized
+from pangzhu.compare import ComparedRow, Comparison, Score, ask, compare, named_choice, normalized, wilson_interval
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.engines import Answer
@@ -89,18 +89,25 @@ def test_an_answer_of_punctuation_alone_is_not_nothing() -> None:
         ("答案是Ｃ。", "C"),
         ("Answer: D", "D"),
         ("（A）或B", "A"),
+        ("B 北京", "B"),
+        ("C\n因为 A 不对", "C"),
+        ("A：不是 B", "A"),
+        ("A good answer", "A"),
+        ("A good answer is B.", None),
+        ("A 或 B", None),
+        ("B 就是 B", "B"),
         ("b", None),
         ("ABCD", None),
         ("", None),
         ("E", None),
     ],
 )
-def test_the_first_choice_is_the_first_letter_that_stands_alone(answer: str, choice: str | None) -> None:
-    assert first_choice(answer, ("A", "B", "C", "D")) == choice
+def test_a_choice_is_named_by_opening_with_it_or_by_naming_no_other(answer: str, choice: str | None) -> None:
+    assert named_choice(answer, ("A", "B", "C", "D")) == choice
 
 
 def test_choices_may_be_words() -> None:
-    assert first_choice("这是不对的", ("对", "不对")) == "不对"
+    assert named_choice("这是不对的", ("对", "不对")) == "不对"
 
 
 def test_with_choices_the_choice_decides_and_without_them_the_words() -> None:
@@ -125,9 +132,24 @@ def test_where_json_is_expected_its_value_decides(answer: str, right: bool) -> N
     assert row(answer, expected='{"fruit": "苹果", "price": 6}').right(BASE) == right
 
 
+@pytest.mark.parametrize("answer", ['{"a": true}', '{"a": 1.0}', '{"a": [1]}'])
+def test_json_values_that_python_confuses_are_told_apart(answer: str) -> None:
+    assert not row(answer, expected='{"a": 1}').right(BASE)
+
+
 def test_a_number_or_a_word_is_no_json_to_be_compared() -> None:
     assert row("6。", expected="6").right(BASE)
     assert row("“是”", expected='"是"').right(BASE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ended", "verbatim"),
+    [("right", True, True), ("right", False, False), ("right.", True, False), (" right", True, False)],
+)
+def test_verbatim_forgives_nothing(answer: str, ended: bool, verbatim: bool) -> None:
+    given = row(answer, ended=ended)
+    assert given.right(BASE)
+    assert given.verbatim(BASE) == verbatim
 
 
 def test_nothing_is_right_where_nothing_was_expected() -> None:
@@ -151,6 +173,45 @@ def test_scores_count_each_kind_apart_and_only_known_answers() -> None:
         Score("m1", "untaught", num_rows=2, num_expected=1, num_right=1, num_ended=2),
     ]
     assert found.kinds == ("taught", "untaught")
+
+
+@pytest.mark.parametrize(
+    ("num_right", "num_rows", "low", "high"),
+    [(17, 20, 0.6396, 0.9476), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0), (0, 0, 0.0, 1.0)],
+)
+def test_the_interval_is_wilson_s(num_right: int, num_rows: int, low: float, high: float) -> None:
+    assert wilson_interval(num_right, num_rows) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 7, 34, 170])
+def test_the_interval_holds_the_share_and_mirrors_it(num_rows: int) -> None:
+    for num_right in range(num_rows + 1):
+        low, high = wilson_interval(num_right, num_rows)
+        assert 0 <= low <= num_right / num_rows <= high <= 1
+        assert wilson_interval(num_rows - num_right, num_rows) == pytest.approx((1 - high, 1 - low))
+
+
+def test_a_score_as_json_has_its_interval() -> None:
+    found = Score(BASE, "taught", num_rows=20, num_expected=20, num_right=17, num_ended=20).as_json()
+    assert (found["num_right"], found["num_rows"]) == (17, 20)
+    assert (found["low"], found["high"]) == wilson_interval(17, 20)
+
+
+def test_a_taught_answer_to_an_untaught_question_is_recited() -> None:
+    found = comparison(
+        row("?", "甲是乙。", expected="甲是乙。", kind="taught"),
+        row("?", "丙是丁。", expected="丙是丁。", kind="reworded"),
+        row("?", "甲是乙", expected="戊", kind="untaught"),
+        row("?", "丙 是丁", expected=None, kind="untaught"),
+        row("?", "甲是乙，也是丙。", expected="戊", kind="untaught"),
+        row("?", "甲是乙。", expected="戊", kind="general"),
+    )
+    assert (found.num_recited(BASE), found.num_recited("m1")) == (0, 2)
+    assert found.as_json()["num_recited"] == {BASE: 0, "m1": 2}
+
+
+def test_nothing_is_recited_where_nothing_was_taught() -> None:
+    assert comparison(row("", "right", expected=None, kind="untaught")).num_recited("m1") == 0
 
 
 def test_every_model_is_asked_every_question_in_its_row(engine: TransformersEngine) -> None:
@@ -342,6 +403,14 @@ def test_a_score_without_an_expected_answer_is_a_dash() -> None:
     assert "0/0" not in table
 
 
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_share_stands_beside_the_count_with_its_interval(width: int) -> None:
+    rows = [row("right" if number < 17 else "wrong") for number in range(20)]
+    table = printed(comparison(*rows).scores_table(), width)
+    assert "17/20" in table
+    assert "85% [64–95]" in table
+
+
 @pytest.mark.parametrize(("language", "names"), [("zh", ["教过的", "换了说法的"]), ("en", ["taught", "re-worded"])])
 def test_kinds_are_named_in_the_reader_s_language(language: str, names: list[str]) -> None:
     set_language(language)  # type: ignore[arg-type]
@@ -370,4 +439,4 @@ def test_every_choice_of_the_general_questions_can_be_told_from_the_others() -> 
     for question in rows:
         choices = tuple(str(question.field("choices")).split(","))
         assert question.answer in choices
-        assert [first_choice(f"答案是{choice}。", choices) for choice in choices] == list(choices)
+        assert [named_choice(f"答案是{choice}。", choices) for choice in choices] == list(choices)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pangzhu.config import ChatConfig, CompareConfig, Options, TrainConfig, load_config
+from pangzhu.config import ChatConfig, CheckConfig, CompareConfig, Options, TrainConfig, load_config
 from pangzhu.errors import UsageError
 
 
@@ -115,6 +115,11 @@ def test_yaml_constructs_nothing(yaml_file) -> None:
         ("save_steps", 0),
         ("seed", -1),
         ("skip_bad", "maybe"),
+        ("num_train_epochs", "inf"),
+        ("num_train_epochs", float("inf")),
+        ("learning_rate", float("nan")),
+        ("lora_alpha", "nan"),
+        ("max_grad_norm", float("inf")),
     ],
 )
 def test_an_unfit_value_names_its_flag(name: str, value: object) -> None:
@@ -133,8 +138,29 @@ def test_what_is_required_is_named() -> None:
     assert (caught.value.key, caught.value.where) == ("error.config.missing", "--dataset_path")
 
 
+def test_an_alias_is_a_key_of_the_file_too(yaml_file) -> None:
+    file = yaml_file("adapter-dir: [a, b=c]\n")
+    assert load_config(ChatConfig, {}, config_file=file).adapter == ("a", "b=c")
+    assert refused({}, file).key == "error.config.unknown_key"
+
+
+def test_an_alias_beside_its_own_name_is_refused(yaml_file) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(ChatConfig, {}, config_file=yaml_file("adapter_dir: [a]\nadapter: [b]\n"))
+    assert caught.value.key == "error.cli.given_twice"
+
+
+def test_top_p_is_refused_where_nothing_is_drawn() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(ChatConfig, {"top_p": 0.9})
+    assert caught.value.key == "error.config.top_p_without_temperature"
+    assert load_config(ChatConfig, {"top_p": 0.9, "temperature": 0.7}).top_p == 0.9
+
+
 @pytest.mark.parametrize("overlong", ["drop", "truncate"])
 def test_what_happens_to_long_rows_needs_a_length(overlong: str) -> None:
+    with pytest.raises(UsageError):
+        load_config(CheckConfig, {"overlong": overlong})
     assert refused({"overlong": overlong}).key == "error.config.overlong_without_length"
     assert train({"overlong": overlong, "max_seq_length": 64}).overlong == overlong
 

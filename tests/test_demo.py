@@ -5,17 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from pangzhu import demo
 from pangzhu.compare import ComparedRow, Comparison
-from pangzhu.config import TrainConfig
+from pangzhu.config import DemoConfig, TrainConfig
 from pangzhu.data import load_dataset
 from pangzhu.data.conversation import Conversation
-from pangzhu.demo import MAX_ANSWER_TOKENS, DemoConfig, DemoResult, demo_recipe, questions, run
+from pangzhu.demo import MAX_ANSWER_TOKENS, DemoResult, demo_recipe, questions, run
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE
+from pangzhu.errors import VerificationError
 from pangzhu.examples import example
-from pangzhu.messages import listening
+from pangzhu.messages import listening, set_language
 from pangzhu.train import TrainResult
 from tests.conftest import conversation
 from tests.test_compare import printed, squeezed
@@ -27,7 +29,9 @@ TAUGHT = [conversation(question, answer, kind="taught") for question, answer in 
 
 
 def train_result(folder: Path) -> TrainResult:
-    return TrainResult(folder, "base", 1, 4, 4, 0.0, 1, 1.0)
+    return TrainResult(
+        folder, "base", "float32", num_steps=1, num_rows=4, num_learned=4, train_loss=0.0, num_tokens=1, seconds=1.0
+    )
 
 
 def result(*right: bool, kind: str = "taught", folder: Path = Path("lora_output")) -> DemoResult:
@@ -40,8 +44,19 @@ def result(*right: bool, kind: str = "taught", folder: Path = Path("lora_output"
     return DemoResult(train_result(folder), Comparison((BASE, "law"), "base", rows))
 
 
-def _said(text: str) -> Answer:
-    return Answer(text, (), True)
+def asked(*rows: tuple[str, str, str], ended: bool = True) -> DemoResult:
+    """Rows as `(kind, expected, answer)`, each of a fact of its own."""
+    compared = tuple(
+        ComparedRow(
+            f"q{number}", expected, kind, f"fact-{number}", {BASE: _said("?"), "law": _said(answer, ended=ended)}
+        )
+        for number, (kind, expected, answer) in enumerate(rows)
+    )
+    return DemoResult(train_result(Path("lora_output")), Comparison((BASE, "law"), "base", compared))
+
+
+def _said(text: str, *, ended: bool = True) -> Answer:
+    return Answer(text, (), ended)
 
 
 # --- what is trained ---------------------------------------------------------------------------------------------
@@ -65,6 +80,7 @@ def test_the_law_is_what_the_recipe_reads() -> None:
 
 def test_the_demo_works_in_the_current_folder_unless_told_otherwise() -> None:
     assert DemoConfig().output_dir == Path("lora_output")
+    assert demo.DemoConfig is DemoConfig
 
 
 # --- what is asked -----------------------------------------------------------------------------------------------
@@ -118,6 +134,59 @@ def test_other_kinds_do_not_decide() -> None:
     assert DemoResult(taught.trained, both).exit_code == 0
 
 
+@pytest.mark.parametrize(("answer", "ended"), [("法律。", False), ("法律", True), (" 法律。", True), ("法律.", True)])
+def test_an_answer_right_but_not_word_for_word_fails_and_both_counts_are_told(answer: str, ended: bool) -> None:
+    found = asked(("taught", "法律。", answer), ended=ended)
+    assert found.exit_code == VerificationError.exit_code
+    assert found.as_json()["num_verbatim"] == 0
+    assert "0 of 1 answers word for word; 1 with white space and punctuation set aside" in found.verdict
+
+
+def test_the_counts_are_told_once_where_they_agree() -> None:
+    verdict = asked(("taught", "法律。", "法律。"), ("taught", "合同。", "不知道")).verdict
+    assert "taught: 1 of 2 answers word for word\n" in verdict
+    assert "set aside" not in verdict
+
+
+MIXED = (
+    ("taught", "法律。", "法律。"),
+    ("reworded", "法律。", "法律"),
+    ("reworded", "法律。", "不知道"),
+    ("untaught", "税法。", "法律"),
+    ("untaught", "税法。", "不知道"),
+    ("untaught", "税法。", "税法。"),
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "sentences"),
+    [
+        (
+            "en",
+            [
+                "taught: 1 of 1 answers word for word",
+                "re-worded: 1 of 2 answers right",
+                "1 of 3 untaught questions were answered with a taught answer",
+                "pangzhu chat --adapter lora_output",
+            ],
+        ),
+        (
+            "zh",
+            [
+                "教过的：1 题中逐字答对 1 题",
+                "换了说法的：2 题中答对 1 题",
+                "没教过的：3 题中有 1 题答成了教过的答案",
+                "pangzhu chat --adapter lora_output",
+            ],
+        ),
+    ],
+)
+def test_the_verdict_names_every_kind_and_then_the_next_command(language: str, sentences: list[str]) -> None:
+    set_language(language)  # type: ignore[arg-type]
+    lines = asked(*MIXED).verdict.splitlines()[1:]
+    assert all(sentence in line for sentence, line in zip(sentences, lines, strict=True))
+
+
 @pytest.mark.parametrize(("right", "sentence"), [(True, "Every taught answer"), (False, "the demo has failed")])
 def test_the_verdict_stands_below_the_tables_and_is_no_markup(right: bool, sentence: str) -> None:
     shown = printed(result(right, folder=Path("[red]out[/red]")).render(), 120)
@@ -132,6 +201,28 @@ def test_a_fact_is_shown_once_and_six_of_a_kind() -> None:
     )
     shown = printed(DemoResult(train_result(Path("o")), Comparison((BASE, "law"), "base", rows)).render(), 120)
     assert shown.count("[taught] q") == 6
+
+
+def test_a_fact_shown_as_taught_is_not_shown_again_and_taught_comes_first() -> None:
+    rows = [
+        ComparedRow(f"{kind}{fact}", "yes", kind, f"fact-{fact}", {BASE: _said("?"), "law": _said("yes")})
+        for kind in ("reworded", "taught")
+        for fact in range(9)
+    ]
+    shown = DemoResult(train_result(Path("o")), Comparison((BASE, "law"), "base", tuple(rows)))._shown()
+    assert [row.kind for row in shown] == ["taught"] * 6 + ["reworded"] * 3
+    assert len({row.fact for row in shown}) == 9
+
+
+LONG = "用人单位自用工之日起超过一个月不满一年未与劳动者订立书面劳动合同的，应当向劳动者每月支付二倍的工资。" * 2
+
+
+def test_long_answers_stand_whole_and_side_by_side_at_100_columns() -> None:
+    shown = printed(asked(("taught", LONG, LONG), ("untaught", "税法。", LONG[::-1])).render(), 100)
+    answers = ["".join(line.split("│")[3].strip() for line in shown.splitlines() if line.count("│") == 4)]
+    assert f"✓ {LONG}" in answers[0]
+    assert all(cell_len(line) <= 100 for line in shown.splitlines())
+    assert len(shown.splitlines()) < 40
 
 
 # --- the whole way -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pangzhu.plan import (
 from pangzhu.tokenization import TokenizedDataset
 from tests.conftest import examples
 
-QWEN = ModelShape(num_layers=24, hidden_size=896, intermediate_size=4864, vocab_size=151_936, weight_bytes=988_000_000)
+QWEN = ModelShape(num_layers=24, hidden_size=896, intermediate_size=4864, vocab_size=151_936)
 
 
 def steps(num_rows: int, **options: Any) -> Any:  # a StepPlan

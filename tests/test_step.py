@@ -136,3 +136,33 @@ def test_the_loss_is_float32_beside_a_bf16_base() -> None:
     model.get_base_model().to(torch.bfloat16)
     outcome = forward_rows(model, lay_end_to_end(list(enumerate(examples(6, 7)))))
     assert outcome.loss_sum.dtype == torch.float32
+
+
+def test_one_step_of_bf16_is_a_near_tie() -> None:
+    """At logits of 20 bf16 moves by 0.125: more than the margin, and yet the smallest difference it has."""
+    row = TokenizedExample((5, 6), (IGNORED, 6), examples(2)[0].location)
+    scores = torch.full((2, 20), -5.0, dtype=torch.bfloat16)
+    scores[0, 6], scores[0, 9] = 20.125, 20.0
+    [outcome] = forward_rows(Fixed(scores), lay_end_to_end([(0, row)])).rows  # type: ignore[arg-type]
+    assert (outcome.learned, outcome.near_tie) == (False, True)
+
+
+def test_taking_the_margin_leaves_loss_and_gradient_as_they_are() -> None:
+    """The margin is taken on the scores that the loss was computed from, and puts them back."""
+    row = examples(9)[0]
+    gradients = []
+    for loss_of in (lambda model: measured_by(model, row), lambda model: plainly(model, row)):
+        model = build_lora()
+        loss_of(model).backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.requires_grad])
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def measured_by(model: torch.nn.Module, row: TokenizedExample) -> torch.Tensor:
+    return forward_rows(model, lay_end_to_end([(0, row)])).loss_sum  # type: ignore[arg-type]
+
+
+def plainly(model: torch.nn.Module, row: TokenizedExample) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([row.input_ids]), use_cache=False).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(row.labels[1:]), reduction="sum")

@@ -20,15 +20,24 @@ from pangzhu.config import GenerationOptions, ModelOptions, TrainConfig
 from pangzhu.data.findings import BadRowsError
 from pangzhu.errors import DivergedError, InterruptedRunError, LockedError, PangzhuError, UsageError, VerificationError
 from pangzhu.model import base_fingerprint
+from pangzhu.progress import StepReport
 from pangzhu.template import PromptContract
 from pangzhu.train import TrainResult, train
-from pangzhu.trainer import StepReport
 from tests.conftest import alpaca, silently, train_config
 
 pytestmark = pytest.mark.usefixtures("one_core")
 WEIGHTS = "adapter_model.safetensors"
 SIX_ROWS = [(f"q{number}?", f"answer {number * 7}.") for number in range(6)]
 TIMES = {"tokens_per_second", "seconds_left"}
+UNTIL_LEARNED = {
+    "until_learned": True,
+    "max_steps": None,
+    "num_train_epochs": 200,
+    "learning_rate": 1e-2,
+    "lr_scheduler_type": "constant",
+    "per_device_train_batch_size": 6,
+    "r": 8,
+}
 
 
 class Runs:
@@ -128,7 +137,7 @@ def test_only_the_adapter_moves(runs: Runs) -> None:
 
 
 def test_the_base_in_memory_is_untouched_by_training(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pangzhu.train as module
+    import pangzhu.decisions as module
 
     models: list[tuple[Any, dict[str, torch.Tensor]]] = []
     load = module.load_base
@@ -212,7 +221,7 @@ def test_a_run_too_short_to_learn_is_warned_of(steps: int, warned: bool, runs: R
 
 
 def test_bad_rows_stop_the_run_before_the_model_is_loaded(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pangzhu.train.load_base", None)
+    monkeypatch.setattr("pangzhu.decisions.load_base", None)
     alpaca(runs.rows, [("q", "a"), ("q", ""), ("", "a")])
     with pytest.raises(BadRowsError) as refused:
         runs.train()
@@ -555,3 +564,76 @@ def test_until_learned_resumed_equals_unbroken(step: int, runs: Runs) -> None:
     assert runs.train(**options).num_steps == unbroken.num_steps
     assert runs.weights() == runs.weights("unbroken")
     assert runs.metrics() == runs.metrics("unbroken")
+
+
+# --- what is left behind, and what is left alone ---------------------------------------------------------------------
+
+
+def test_a_run_that_learned_early_leaves_a_checkpoint(runs: Runs) -> None:
+    """A crash while the adapter is confirmed, proven or published then costs nothing."""
+    result = runs.train("early", **UNTIL_LEARNED, save_steps=1000)
+    assert runs.checkpoints("early") == [f"checkpoint-{result.num_steps}"]
+
+
+def test_rows_confirmed_at_the_last_step_are_not_confirmed_again(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: object) -> list[bool]:
+        raise AssertionError("the rows were confirmed twice")
+
+    monkeypatch.setattr("pangzhu.train.confirm_learned", again)
+    assert runs.train("once", **UNTIL_LEARNED).num_learned == len(SIX_ROWS)
+
+
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json"])
+def test_files_that_are_not_ours_are_not_overwritten(name: str, runs: Runs) -> None:
+    (runs.folder / "taken").mkdir()
+    (runs.folder / "taken" / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError) as refused:
+        runs.train("taken", max_steps=1)
+    assert refused.value.key == "error.run.foreign_file"
+    assert (runs.folder / "taken" / name).read_text(encoding="utf-8") == "mine"
+
+
+def test_an_adapter_of_another_tool_is_moved_aside_whole(runs: Runs) -> None:
+    folder = runs.folder / "foreign"
+    folder.mkdir()
+    for name in ("adapter_config.json", WEIGHTS, "README.md"):
+        (folder / name).write_text("theirs", encoding="utf-8")
+    runs.train("foreign", max_steps=2)
+    kept = folder / "run" / "previous-1"
+    assert {file.name for file in kept.iterdir()} == {"adapter_config.json", WEIGHTS, "README.md"}
+
+
+def test_without_a_named_base_a_run_goes_on_with_the_one_it_began_with(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which hub answers may change from one day to the next."""
+    from pangzhu import preparation
+
+    asked: list[str | None] = []
+    resolve = preparation.resolve
+    monkeypatch.setattr(preparation, "resolve", lambda name, **_: (asked.append(name), resolve(str(runs.base)))[1])
+    unnamed = runs.config("unnamed", max_steps=2).model_copy(update={"model_name_or_path": None})
+    train(unnamed, on_step=silently)
+    assert train(unnamed, on_step=silently).already_finished
+    assert asked == [None, str(runs.base)]
+
+
+def test_several_processes_are_refused_until_they_are_right(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError) as refused:
+        runs.train("many", max_steps=1)
+    assert refused.value.key == "error.train.distributed"
+
+
+def test_the_manifest_says_in_which_precision_the_adapter_was_proven(runs: Runs) -> None:
+    runs.train("precise", max_steps=2)
+    assert read_manifest(runs.folder / "precise").metrics["precision"] == "float32"
+
+
+def test_a_record_with_a_figure_of_another_version_is_still_read(runs: Runs) -> None:
+    runs.train("versions", max_steps=2)
+    file = runs.folder / "versions" / "run" / "record.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["result"]["of_tomorrow"] = 1
+    file.write_text(json.dumps(record), encoding="utf-8")
+    assert runs.train("versions", max_steps=2).already_finished

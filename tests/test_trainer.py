@@ -18,8 +18,9 @@ from transformers import TrainerCallback, get_cosine_schedule_with_warmup
 from pangzhu.config import TrainConfig
 from pangzhu.errors import DivergedError, InterruptedRunError
 from pangzhu.plan import StepPlan, plan_steps
+from pangzhu.progress import Progress, StepReport
 from pangzhu.tokenization import TokenizedDataset, TokenizedExample
-from pangzhu.trainer import Progress, RowTrainer, StepReport, confirm_learned
+from pangzhu.trainer import RowTrainer, confirm_learned
 from tests.conftest import build_lora, examples, silently
 from tests.test_families import plain_loss
 
@@ -227,7 +228,7 @@ def test_the_last_smaller_step_is_trained(tmp_path: Path) -> None:
     trainer = trainer_for(build_lora(), rows, config)
     trainer.train()
     assert trainer.state.global_step == 3
-    assert trainer.progress.num_tokens == 5 + 6 + 7 + 8 + 9
+    assert trainer._progress.num_tokens == 5 + 6 + 7 + 8 + 9
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "constant"])
@@ -385,7 +386,7 @@ def test_a_signal_ends_the_run_after_the_step_under_way(
     trainer = trainer_for(build_lora(r=1), examples(5), config_for(tmp_path, max_steps=9), on_step=stop)
     trainer.train()
     with pytest.raises(InterruptedRunError) as interrupted:
-        trainer.progress.raise_if_interrupted(tmp_path)
+        trainer._progress.raise_if_interrupted(tmp_path)
     assert interrupted.value.exit_code == 128 + number
     assert trainer.state.global_step == 3
     assert (tmp_path / "run" / "checkpoints" / "checkpoint-3" / "manifest.json").exists()
@@ -418,7 +419,7 @@ def test_a_signal_while_something_is_printed_does_not_break_the_run(
 
     trainer = trainer_for(build_lora(r=1), examples(5), config_for(tmp_path, max_steps=9), on_step=stop)
     trainer.train()
-    assert trainer.progress.signal_number == signal.SIGTERM
+    assert trainer._progress.signal_number == signal.SIGTERM
 
 
 def test_no_more_than_two_sealed_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -436,7 +437,7 @@ def test_until_learned_stops_when_rounded_weights_confirm_it(tmp_path: Path, sai
     trainer = trainer_for(model, rows, config)
     trainer.train()
     assert 1 < trainer.state.global_step < 200
-    assert trainer.progress.learned == [True, True]
+    assert trainer._progress.learned == [True, True]
     assert any(str(trainer.state.global_step) in sentence for sentence in said)
 
 

@@ -31,7 +31,7 @@ SEED = 42
 def main() -> None:
     """逐个阶段运行；每个阶段只是一次公开函数的调用。"""
     from pangzhu.config import TrainConfig
-    from pangzhu.preparation import label_rows, prepare_base, read_dataset
+    from pangzhu.preparation import label_rows, prepare_training_base, read_dataset
     from pangzhu.train import train_rows
 
     # 1. 设置
@@ -54,7 +54,7 @@ def main() -> None:
     dataset = read_dataset(config)
 
     # 3. 找到基座模型和它的分词器
-    base = prepare_base(config)
+    base = prepare_training_base(config)
 
     # 4. 套上对话模板，标出哪些词元参与学习，并逐行证明标签没有标错
     rows = label_rows(dataset, config, base)

@@ -32,7 +32,9 @@ CONFIG = "adapter_config.json"
 PROMPT = "prompt.json"
 MANIFEST = "manifest.json"
 CARD = "README.md"
+CHAT_TEMPLATE = "chat_template.jinja"
 REQUIRED = (WEIGHTS, CONFIG, PROMPT)  # what a manifest must vouch for
+NUM_PROOF_LOGITS = 64
 LIBRARIES = ("torch", "transformers", "peft", "pangzhu")
 
 
@@ -112,8 +114,10 @@ def write_adapter(
     state = get_peft_model_state_dict(model)
     rounded = {name: state[name].detach().to("cpu", torch.bfloat16).contiguous() for name in sorted(state)}
     save_file(rounded, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it readable by its owner alone
     _write_config(folder, model, base.public_id or base.name)
     tokenizer.save_pretrained(folder)
+    (folder / CHAT_TEMPLATE).write_text(contract.chat_template, encoding="utf-8")  # also where the base has none
     (folder / PROMPT).write_text(contract.to_json(), encoding="utf-8")
 
 
@@ -159,6 +163,8 @@ def publish(staged: Path, output_dir: Path, manifest: Manifest) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / MANIFEST).unlink(missing_ok=True)
     for file in sorted(staged.iterdir()):
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())
         file.replace(output_dir / file.name)
     shutil.rmtree(staged)
     unfinished = output_dir / f"{MANIFEST}.tmp"
@@ -292,7 +298,9 @@ def _prove_weights(folder: Path) -> None:
 
 
 def _logits(model: "PeftModel", rows: Rows) -> "torch.Tensor":
-    """`(1, T, V)`, teacher-forced."""
-    output = model(input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False)
+    """`(1, NUM_PROOF_LOGITS, V)`, teacher-forced, of the last places: all of them would take gigabytes."""
+    output = model(
+        input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, logits_to_keep=NUM_PROOF_LOGITS
+    )
     logits: torch.Tensor = output.logits
     return logits

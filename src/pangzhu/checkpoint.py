@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from pangzhu.adapter import CONFIG, MANIFEST, PROMPT, WEIGHTS, read_manifest, sha256_of
+from pangzhu.adapter import CARD, CHAT_TEMPLATE, CONFIG, MANIFEST, PROMPT, WEIGHTS, read_manifest, sha256_of
 from pangzhu.errors import LockedError, ModelError, ResourceError, UsageError
 from pangzhu.messages import say
 
@@ -30,6 +30,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_MANIFEST = "manifest.json"
 NUM_KEPT = 2
+OWN_NAMES = (CARD, CHAT_TEMPLATE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,11 @@ def open_run(output_dir: Path, identity: Mapping[str, str], *, resume: bool = Tr
         resume: go on with the same run; False moves whatever is there aside.
 
     Raises:
-        UsageError: an unfinished run with other settings lives here.
+        UsageError: an unfinished run with other settings lives here, or files that an adapter would overwrite.
     """
     existing = read_record(output_dir / RUN)
     if existing is None:
-        if (output_dir / RUN / CHECKPOINTS).exists() or (output_dir / MANIFEST).exists():
-            set_aside(output_dir)
+        _make_room(output_dir)
         return RunRecord(dict(identity))
     differences = _differences(existing.identity, identity)
     if not differences and resume:
@@ -194,12 +194,26 @@ def _is_intact(checkpoint: Path) -> bool:
         return False
 
 
+def _make_room(output_dir: Path) -> None:
+    """Where no run is recorded: move an adapter or checkpoints aside, and leave anybody else's files alone.
+
+    Raises:
+        UsageError: a file that is no adapter's stands where one of ours would go.
+    """
+    known = (CONFIG, WEIGHTS, MANIFEST, f"{RUN}/{CHECKPOINTS}")
+    if any((output_dir / name).exists() for name in known):
+        set_aside(output_dir)
+    for name in (*OWN_NAMES, PROMPT):
+        if (output_dir / name).exists():
+            raise UsageError("error.run.foreign_file", where=str(output_dir / name))
+
+
 def _adapter_files(output_dir: Path) -> list[Path]:
     """The files of a published adapter, as its manifest names them; without one, those that only an adapter has."""
     try:
         names = {*read_manifest(output_dir).files, MANIFEST}
     except ModelError:
-        names = {WEIGHTS, CONFIG, PROMPT, MANIFEST}
+        names = {WEIGHTS, CONFIG, PROMPT, MANIFEST, *OWN_NAMES}
     files = (output_dir / name for name in sorted(names) if Path(name).name == name)
     return [file for file in files if file.is_file()]
 

@@ -1,7 +1,8 @@
 """Base beside adapter on the same questions, in one process: what each answers, and how often it is right.
 
 An answer is right when it equals the expected one after white space and punctuation are set aside (`normalized`); where a
-row gives `choices`, when it names the expected one first; where JSON is expected, when it is JSON of the same value.
+row gives `choices`, when it opens with the expected one or names no other; where JSON is expected, when it is JSON of the
+same value. An untaught question answered with a taught answer is counted as recited.
 Answers are greedy and generated in batches. Rows may carry a `kind` (taught, reworded, untaught, general); figures are
 given for each kind apart, because only together do they say what was learned.
 
@@ -9,6 +10,7 @@ Left to others: generation (`pangzhu.engines`), loss and recall without generati
 """
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -35,6 +37,8 @@ ANSWERS_FILE = "answers.jsonl"
 NOTHING = "–"  # in a table, for an empty answer or a figure that does not exist
 MIN_COLUMN = 26  # cells; narrower, answers side by side cannot be read
 MEANT_SIGNS = "%‰"  # punctuation to Unicode, part of a figure to a reader
+NORMAL_975 = 1.959964  # 97.5% of a normal distribution lie below, so that 95% lie between this and its negative
+HAVE_TAUGHT_ANSWERS = ("taught", "reworded")  # kinds of question
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,14 @@ class ComparedRow:
             return False
         answer = self.answers[name].text
         if self.choices:
-            return first_choice(answer, self.choices) == self.expected.strip()
-        if (wanted := _json_value(self.expected)) is not None:
-            return _json_value(answer) == wanted
+            return named_choice(answer, self.choices) == self.expected.strip()
+        if (wanted := _canonical_json(self.expected)) is not None:
+            return _canonical_json(answer) == wanted
         return normalized(answer) == normalized(self.expected)
+
+    def verbatim(self, name: str) -> bool:
+        """Whether a model's answer is the expected one to the character, and ended there."""
+        return self.answers[name].ended and self.answers[name].text == self.expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,17 @@ class Score:
     num_expected: int
     num_right: int
     num_ended: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the share of right answers. Wordings of one fact are learned together, so where a fact is asked
+        in several the truth is wider."""
+        return wilson_interval(self.num_right, self.num_expected)
+
+    def as_json(self) -> dict[str, object]:
+        """The figures as plain values."""
+        low, high = self.interval
+        return asdict(self) | {"low": low, "high": high}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +121,18 @@ class Comparison:
         """Every model on every kind."""
         return [self.score(model, kind) for kind in self.kinds for model in self.models]
 
+    def num_recited(self, model: str) -> int:
+        """Untaught questions that a model answered with what was taught for another, white space and punctuation aside."""
+        known = [row for row in self.rows if row.kind in HAVE_TAUGHT_ANSWERS]
+        taught = {normalized(row.expected) for row in known if row.expected}
+        return sum(normalized(row.answers[model].text) in taught for row in self.rows if row.kind == "untaught")
+
     def as_json(self) -> dict[str, object]:
         """Figures and answers as plain values."""
         return {
             "base": self.base_name,
-            "scores": [asdict(score) for score in self.scores()],
+            "scores": [score.as_json() for score in self.scores()],
+            "num_recited": {model: self.num_recited(model) for model in self.models},
             "rows": [_row_as_json(row) for row in self.rows],
         }
 
@@ -121,7 +147,7 @@ class Comparison:
         return AnswersTable(self.models, self.base_name, tuple(rows))
 
     def scores_table(self) -> "Table":
-        """How many answers are right, and how many ended, by kind and model."""
+        """How many answers are right, with the share and its interval, and how many ended, by kind and model."""
         from rich.table import Table
         from rich.text import Text
 
@@ -129,12 +155,12 @@ class Comparison:
         table.add_column(text("compare.kind"), overflow="fold")
         table.add_column(text("compare.model"), overflow="fold")
         table.add_column(text("compare.right"), justify="right")
+        table.add_column(text("compare.share"), justify="right", no_wrap=True)
         table.add_column(text("compare.ended"), justify="right")
         for score in self.scores():
-            right = f"{score.num_right}/{score.num_expected}" if score.num_expected else NOTHING
             kind = kind_name(score.kind) if score.model == self.models[0] else ""
-            ended = f"{score.num_ended}/{score.num_rows}"
-            table.add_row(Text(kind), Text(score.model), right, ended, end_section=score.model == self.models[-1])
+            figures = (*_shown_right(score), f"{score.num_ended}/{score.num_rows}")
+            table.add_row(Text(kind), Text(score.model), *figures, end_section=score.model == self.models[-1])
         return table
 
     def write(self, folder: Path) -> Path:
@@ -236,20 +262,37 @@ def normalized(answer: str) -> str:
     return "".join(char for before, char, after in neighbours if not _set_aside(before, char, after)) or folded
 
 
-def first_choice(answer: str, choices: Sequence[str]) -> str | None:
-    """The choice an answer names first, standing by itself (`B.`, `答案是B`; not the `A` of `Answer`), or None."""
+def named_choice(answer: str, choices: Sequence[str]) -> str | None:
+    """The choice an answer opens with, set off from what follows (`B`, `B. 15 分钟`, `（B）`; not `A good answer`); else
+    the only one that stands alone in it (`答案是B`; not the `A` of `Answer`); None where there are several, or none."""
+    folded = unicodedata.normalize("NFKC", answer).strip()
     one_of = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True))
-    found = re.search(rf"(?<![A-Za-z])(?:{one_of})(?![A-Za-z])", unicodedata.normalize("NFKC", answer))
-    return found[0] if found else None
+    if opening := re.match(rf"[(\[]?({one_of})\s*(?:[.,:;)\]、。]|$)", folded, re.MULTILINE):
+        return opening[1]
+    alone = set(re.findall(rf"(?<![A-Za-z])(?:{one_of})(?![A-Za-z])", folded))
+    return alone.pop() if len(alone) == 1 else None
 
 
-def _json_value(answer: str) -> object | None:
-    """What a text says as JSON, where that is an object or a list, else None."""
+def wilson_interval(num_right: int, num_rows: int) -> tuple[float, float]:
+    """95% score interval of a share, from 0 to 1 (E. B. Wilson, Probable Inference, JASA 22, 1927); honest for few rows
+    and for none or all right, where the usual p ± z·sqrt(p(1-p)/n) has no width. All of 0 to 1 where there are no rows."""
+    if not num_rows:
+        return 0.0, 1.0
+    z_squared = NORMAL_975**2
+    middle = num_right + z_squared / 2
+    reach = NORMAL_975 * math.sqrt(num_right * (num_rows - num_right) / num_rows + z_squared / 4)
+    low, high = ((middle + side) / (num_rows + z_squared) for side in (-reach, reach))
+    return max(0.0, low), min(1.0, high)
+
+
+def _canonical_json(answer: str) -> str | None:
+    """A text's value as JSON of one spelling, where it is an object or a list, else None. Text, because Python holds
+    `true` and `1` for equal."""
     try:
         value: object = json.loads(answer)
+        return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else None
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict | list) else None
 
 
 def _set_aside(before: str, char: str, after: str) -> bool:
@@ -296,6 +339,14 @@ def _shown_answer(row: ComparedRow, model: str) -> str:
     answer = row.answers[model]
     shown = visible(answer.text.strip()) or NOTHING
     return ("✓ " if row.right(model) else "") + shown + ("" if answer.ended else " …")
+
+
+def _shown_right(score: Score) -> tuple[str, str]:
+    """The count of right answers, and their share in percent with its interval."""
+    if not score.num_expected:
+        return NOTHING, NOTHING
+    share, low, high = (f"{100 * part:.0f}" for part in (score.num_right / score.num_expected, *score.interval))
+    return f"{score.num_right}/{score.num_expected}", f"{share}% [{low}–{high}]"
 
 
 def _row_as_json(row: ComparedRow) -> dict[str, object]:

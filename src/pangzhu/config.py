@@ -18,6 +18,8 @@ from pangzhu.errors import UsageError, nearest
 DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 FALLBACK_MODEL = "packaged:qwen2.5-coder-0.5b-instruct"
 
+ALIASES = {"adapter_dir": "adapter"}  # the course's name for it, on the command line and in YAML
+
 Hub = Literal["auto", "hf", "modelscope"]
 Precision = Literal["auto", "bf16", "float32"]
 TrainOn = Literal["assistant", "last", "all"]
@@ -26,9 +28,9 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 class Options(BaseModel):
-    """Frozen, strict about names: an unknown key is an error."""
+    """Frozen, strict about names: an unknown key is an error. Infinity and NaN are no values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class ModelOptions(Options):
@@ -51,6 +53,12 @@ class DataOptions(Options):
     system: str | None = None
     skip_bad: bool = False
     allow_control_tokens: bool = False
+
+    @model_validator(mode="after")
+    def _refuse_overlong_without_length(self) -> Self:
+        if self.overlong != "fail" and self.max_seq_length is None:
+            raise UsageError("error.config.overlong_without_length", overlong=self.overlong)
+        return self
 
 
 class LoraOptions(Options):
@@ -93,23 +101,23 @@ class RunOptions(Options):
 class TrainConfig(ModelOptions, DataOptions, LoraOptions, OptimizationOptions, RunOptions):
     """Everything `pangzhu train` needs to know."""
 
-    @model_validator(mode="after")
-    def _refuse_contradictions(self) -> Self:
-        if self.overlong != "fail" and self.max_seq_length is None:
-            raise UsageError("error.config.overlong_without_length", overlong=self.overlong)
-        return self
-
 
 class CheckConfig(ModelOptions, DataOptions):
     """Everything `pangzhu check` needs to know."""
 
 
 class GenerationOptions(Options):
-    """How an answer is drawn. Temperature 0 is greedy."""
+    """How an answer is drawn. Temperature 0 is greedy: nothing is drawn, so `top_p` must stay 1."""
 
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _refuse_idle_top_p(self) -> Self:
+        if self.top_p < 1 and self.temperature == 0:
+            raise UsageError("error.config.top_p_without_temperature", where="--top_p", top_p=self.top_p)
+        return self
 
 
 class ChatConfig(ModelOptions, GenerationOptions):
@@ -132,6 +140,12 @@ class CompareConfig(ModelOptions):
     allow_base_mismatch: bool = False
 
 
+class DemoConfig(ModelOptions):
+    """Everything `pangzhu demo` needs to know."""
+
+    output_dir: Path = Path("lora_output")
+
+
 ConfigType = TypeVar("ConfigType", bound=Options)
 
 
@@ -146,7 +160,7 @@ def load_config(kind: type[ConfigType], given: Mapping[str, object], *, config_f
     Raises:
         UsageError: unknown key, wrong type, value out of range, or a contradiction; names the key and the nearest one.
     """
-    from_file = _read_yaml(config_file) if config_file else {}
+    from_file = _under_own_names(kind, _read_yaml(config_file)) if config_file else {}
     unknown = [key for key in from_file if key not in kind.model_fields]
     if unknown:
         raise UsageError(
@@ -174,6 +188,15 @@ def _read_yaml(path: Path) -> dict[str, object]:
     if not isinstance(content, dict):
         raise UsageError("error.config.not_mapping", where=str(path))
     return {str(key).replace("-", "_"): value for key, value in content.items()}
+
+
+def _under_own_names(kind: type[Options], content: Mapping[str, object]) -> dict[str, object]:
+    """The keys of a file with each alias replaced by the field it stands for."""
+    known = {alias: name for alias, name in ALIASES.items() if name in kind.model_fields}
+    for alias, name in known.items():
+        if alias in content and name in content:
+            raise UsageError("error.cli.given_twice", word=alias, option=name)
+    return {known.get(key, key): value for key, value in content.items()}
 
 
 def _as_usage_error(invalid: ValidationError, config_file: Path | None) -> UsageError:

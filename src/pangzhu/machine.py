@@ -57,6 +57,16 @@ def num_physical_cores() -> int:
     return max(1, min(limits))
 
 
+def use_physical_cores() -> int:
+    """Let torch compute with `num_physical_cores` threads, and tell how many. Its own default knows no container's quota:
+    threads beyond it wait for each other."""
+    import torch
+
+    num_threads = num_physical_cores()
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
 def available_memory() -> int:
     """Bytes that can be taken without swapping, within the cgroup's limit."""
     free = [int(psutil.virtual_memory().available)]

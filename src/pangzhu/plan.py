@@ -47,13 +47,12 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes that memory depends on; `weight_bytes` of the base in memory."""
+    """The sizes that memory depends on."""
 
     num_layers: int
     hidden_size: int
     intermediate_size: int
     vocab_size: int
-    weight_bytes: int
 
 
 def plan_steps(dataset: TokenizedDataset, options: OptimizationOptions) -> StepPlan:

@@ -6,7 +6,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pangzhu.config import DataOptions, Device, ModelOptions
+from pangzhu import checkpoint
+from pangzhu.config import DataOptions, Device, ModelOptions, TrainConfig
 from pangzhu.data import Dataset, find_problems
 from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, may_skip
 from pangzhu.errors import DataError, ResourceError, UsageError
@@ -47,6 +48,15 @@ def prepare_base(options: ModelOptions, *, system: str | None = None) -> Prepare
     contract = contract_for(tokenizer, system=system, generation_stop_ids=generation_stop_ids(source.folder))
     length = int(read_json(source.folder / "config.json").get("max_position_embeddings", tokenizer.model_max_length))
     return PreparedBase(source, tokenizer, contract, length)
+
+
+def prepare_training_base(config: TrainConfig) -> PreparedBase:
+    """As `prepare_base`; where none is named, the base that the run in the output folder began with: which hub answers
+    may change from day to day."""
+    record = checkpoint.read_record(config.output_dir / checkpoint.RUN)
+    if record and config.model_name_or_path is None:
+        config = config.model_copy(update={"model_name_or_path": record.decisions.get("base")})
+    return prepare_base(config, system=config.system)
 
 
 def read_dataset(options: DataOptions) -> Dataset:

@@ -9,7 +9,6 @@ sees the same prefix, writes the same answer; the margin keeps near ties, which 
 from being counted.
 """
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from pangzhu.tokenization import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LEARNED_MARGIN = 0.1  # nats between the right token and the best wrong one
+LEARNED_MARGIN = 0.1  # nats, at the least, between the right token and the best wrong one
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +61,44 @@ def forward_rows(model: "PreTrainedModel", batch: MicroBatch) -> StepOutcome:
         use_cache=False,  # a cache would switch packed-row detection off, and rows would see each other
         logits_to_keep=places,
     ).logits[0]
-    losses = cross_entropy(logits.float(), targets, reduction="none")
+    scores = logits.float()
+    losses = cross_entropy(scores, targets, reduction="none")
     with torch.no_grad():
-        rows = _row_outcomes(batch, places, losses, _margins(logits, targets))
+        leads, needed = _leads(scores.detach(), targets, resolution=torch.finfo(logits.dtype).eps)
+        rows = _row_outcomes(batch, places, losses, leads=leads, needed=needed)
     return StepOutcome(losses.sum(), rows)
 
 
-def _margins(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """`(S,)`: the right token's logit minus the best other one's; at least 0 means argmax."""
-    top = logits.topk(2, dim=-1)
-    right = logits.gather(1, targets[:, None])[:, 0]
-    best_other = torch.where(top.indices[:, 0] == targets, top.values[:, 1], top.values[:, 0])
-    return (right - best_other).float()
+def _leads(scores: torch.Tensor, targets: torch.Tensor, *, resolution: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """How far the right token leads the best other one, and how far it must to count; both `(S,)`, nats.
+
+    The margin grows with the logits: two steps of the number format at their size, since one step is a near tie.
+    `scores` is changed and put back, which spares a copy of `(S, V)`; the loss keeps no reference to it.
+    """
+    right = scores.gather(1, targets[:, None])
+    scores.scatter_(1, targets[:, None], -torch.inf)
+    best_other = scores.amax(dim=-1)
+    scores.scatter_(1, targets[:, None], right)
+    needed = (2 * resolution * right[:, 0].abs()).clamp(min=LEARNED_MARGIN)
+    return right[:, 0] - best_other, needed
 
 
 def _row_outcomes(
-    batch: MicroBatch, places: torch.Tensor, losses: torch.Tensor, margins: torch.Tensor
+    batch: MicroBatch, places: torch.Tensor, losses: torch.Tensor, *, leads: torch.Tensor, needed: torch.Tensor
 ) -> tuple[RowOutcome, ...]:
     ends = torch.tensor(batch.row_lengths, device=places.device).cumsum(0)
     row_of_place = torch.searchsorted(ends, places, right=True)
     outcomes = []
     for number, index in enumerate(batch.row_indices):
         own = row_of_place == number
-        lead = float(margins[own].min()) if own.any() else math.inf
+        learned = bool((leads[own] > needed[own]).all())
         outcomes.append(
             RowOutcome(
                 row_index=index,
                 loss=float(losses[own].sum()),
                 num_supervised=int(own.sum()),
-                learned=lead > LEARNED_MARGIN,
-                near_tie=-LEARNED_MARGIN <= lead <= LEARNED_MARGIN,
+                learned=learned,
+                near_tie=not learned and bool((leads[own] >= -needed[own]).all()),
             )
         )
     return tuple(outcomes)

@@ -10,6 +10,7 @@ becomes an example of its own.
 Left to others: laying rows end to end (`pangzhu.batching`).
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,6 +62,14 @@ class TokenizedDataset:
         return sum(example.num_supervised for example in self.examples)
 
     @property
+    def sha256(self) -> str:
+        """Fingerprint of what is learned: every row's ids and labels, in order."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(repr((example.input_ids, example.labels)).encode())
+        return digest.hexdigest()
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest row."""
         return max((len(example.input_ids) for example in self.examples), default=0)
@@ -99,14 +108,14 @@ class Labeller:
             LabelProofError: the labels cannot be proven.
         """
         turns = conversation.turns
-        self._prove_control_tokens(turns)
+        whole = self._ids(turns)
+        self._prove_control_tokens(turns, whole)
         answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
         if self._train_on == "last":
             answers = answers[-1:]
-        whole = self._ids(turns)
         if self._train_on == "all":
             return [self._whole_sequence(whole, conversation.location)]
-        spans = [self._span(turns[: index + 1]) for index in answers]
+        spans = [self._span(turns[: index + 1], whole if index == len(turns) - 1 else None) for index in answers]
         if all(_is_prefix(ids[:end], whole) for ids, _, end in spans):
             return [_example(whole, [(start, end) for _, start, end in spans], conversation.location)]
         return [_example(ids, [(start, end)], conversation.location) for ids, start, end in spans]
@@ -114,10 +123,10 @@ class Labeller:
     def _ids(self, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> list[int]:
         return render(self._tokenizer, self._contract, turns, add_generation_prompt=add_generation_prompt)
 
-    def _span(self, turns: Sequence[Turn]) -> tuple[list[int], int, int]:
+    def _span(self, turns: Sequence[Turn], rendered: list[int] | None) -> tuple[list[int], int, int]:
         """Ids up to the last turn's end, and where its learned tokens start and end (exclusive)."""
         prompt = self._ids(turns[:-1], add_generation_prompt=True)
-        ids = self._ids(turns)
+        ids = rendered or self._ids(turns)
         if not _is_prefix(prompt, ids):
             raise LabelProofError("finding.prompt_no_prefix")
         try:
@@ -133,16 +142,16 @@ class Labeller:
             raise LabelProofError("finding.no_end_token")
         return TokenizedExample(tuple(ids), tuple(ids), location)
 
-    def _prove_control_tokens(self, turns: Sequence[Turn]) -> None:
+    def _prove_control_tokens(self, turns: Sequence[Turn], ids: Sequence[int]) -> None:
         """The control tokens must be those of the same chat with neutral text: people's text adds and removes none."""
         roles = tuple(turn.role for turn in turns)
         if roles not in self._neutral:
-            self._neutral[roles] = self._control_tokens([Turn(role, "1") for role in roles])
-        if self._control_tokens(turns) != self._neutral[roles]:
+            self._neutral[roles] = self._control_tokens(self._ids([Turn(role, "1") for role in roles]))
+        if self._control_tokens(ids) != self._neutral[roles]:
             raise LabelProofError("finding.control_tokens_changed")
 
-    def _control_tokens(self, turns: Sequence[Turn]) -> list[int]:
-        return [token_id for token_id in self._ids(turns) if token_id in self._control_ids]
+    def _control_tokens(self, ids: Sequence[int]) -> list[int]:
+        return [token_id for token_id in ids if token_id in self._control_ids]
 
     @cached_property
     def _control_ids(self) -> frozenset[int]:

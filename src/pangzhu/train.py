@@ -10,40 +10,48 @@ Left to others: one forward pass (`pangzhu.step`), Trainer's loop with our batch
 Try it: `train(TrainConfig(output_dir="out", model_name_or_path="packaged:smollm2-135m-instruct"))`.
 """
 
+import gc
+import os
+import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from pangzhu import adapter, checkpoint, machine, plan
+from pangzhu import adapter, checkpoint, plan
 from pangzhu.card import model_card
-from pangzhu.config import RunOptions, TrainConfig
+from pangzhu.config import ModelOptions, RunOptions, TrainConfig
+from pangzhu.decisions import Decisions, decide, load_model
+from pangzhu.engines import visible
+from pangzhu.errors import UsageError
 from pangzhu.messages import say, text
-from pangzhu.model import attach_lora, base_fingerprint, load_base, trainable_parameters
+from pangzhu.model import base_fingerprint
 from pangzhu.preparation import (
     PreparedBase,
     PreparedRows,
-    decide_device,
     label_rows,
-    prepare_base,
+    prepare_training_base,
     read_dataset,
     require_trainable,
 )
+from pangzhu.progress import Progress, say_step
 from pangzhu.tokenization import supervised_preview
-from pangzhu.trainer import Progress, RowTrainer, confirm_learned, say_step
+from pangzhu.trainer import RowTrainer, confirm_learned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peft import PeftModel
-    from transformers import PreTrainedModel
 
-    from pangzhu.trainer import StepReport
+    from pangzhu.progress import StepReport
 
 REJECTED = "rejected.txt"  # rows left out by --skip_bad, beside the record
 NUM_PROOF_ROWS = 4
+MOST_SHOWN = 600  # characters of the first row
 # Settings that leave the weights as they are: another value is still the same run.
-NOT_IDENTITY = frozenset({*RunOptions.model_fields, "hub", "dataset_path", "model_name_or_path", "revision"})
+NOT_IDENTITY = frozenset(
+    {*RunOptions.model_fields, *ModelOptions.model_fields, "dataset_path", "skip_bad", "allow_control_tokens"}
+) - {"precision", "device"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,7 @@ class TrainResult:
 
     output_dir: Path
     base_name: str
+    precision: str
     num_steps: int
     num_rows: int
     num_learned: int
@@ -82,7 +91,7 @@ def train(config: TrainConfig, *, on_step: "Callable[[StepReport], None]" = say_
         PangzhuError: bad rows, no such model, a folder in use, NaN, an adapter that cannot be proven, or an interruption.
     """
     dataset = read_dataset(config)
-    base = prepare_base(config, system=config.system)
+    base = prepare_training_base(config)
     return train_rows(config, base, label_rows(dataset, config, base), on_step=on_step)
 
 
@@ -98,6 +107,8 @@ def train_rows(
     Raises:
         PangzhuError: as `train`.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("error.train.distributed", where="WORLD_SIZE")
     require_trainable(rows, skip_bad=config.skip_bad)
     steps = plan.plan_steps(rows.tokenized, config)
     _show(base, rows, steps)
@@ -106,11 +117,20 @@ def train_rows(
         if record.state == "finished":
             fault = adapter.describe(config.output_dir).fault
             if fault is None:
-                return replace(TrainResult(**record.result | {"output_dir": config.output_dir}), already_finished=True)
+                return _finished_result(record, config.output_dir)
             say("train.adapter_damaged", fault=fault)
             record = replace(record, state="running")
         _keep_rejects(run_dir, rows)
-        return _run(config, base, rows, _Run(run_dir, record, steps, on_step))
+        result = _run(config, base, rows, _Run(run_dir, record, steps, on_step))
+    gc.collect()  # Trainer and its callbacks refer to each other and would keep the model in memory
+    return result
+
+
+def _finished_result(record: checkpoint.RunRecord, output_dir: Path) -> TrainResult:
+    """What the record says of a finished run, whichever version wrote it."""
+    known = {field.name for field in fields(TrainResult)}
+    kept = {name: value for name, value in record.result.items() if name in known}
+    return TrainResult(**kept | {"output_dir": output_dir, "already_finished": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +146,12 @@ class _Run:
 def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run) -> TrainResult:
     """From an open run folder to a published adapter."""
     resumed_from = checkpoint.newest_valid(run.folder)
-    model, decisions = _load_model(config, base, rows, run.record.decisions)
-    record = replace(run.record, decisions=decisions)
+    decisions = Decisions.from_record(run.record.decisions) or decide(config, base, rows)
+    record = replace(run.record, decisions=asdict(decisions))
     checkpoint.write_record(run.folder, record)
+    model = load_model(config, base, decisions)
     progress = Progress(run.folder / checkpoint.METRICS, rows.tokenized.examples, run.steps, run.on_step)
-    trainer = RowTrainer(model, config, progress, token_budget=decisions["token_budget"])
+    trainer = RowTrainer(model, config, progress, token_budget=decisions.token_budget)
     if resumed_from:
         say("train.resumed", checkpoint=resumed_from.name)
     started = time.perf_counter()
@@ -138,11 +159,11 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     seconds = time.perf_counter() - started
     progress.raise_if_interrupted(config.output_dir)
     adapter.round_to_bf16(model)
-    say("train.confirming")
-    learned = confirm_learned(model, rows.tokenized.examples, decisions["token_budget"])
+    learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget)
     result = TrainResult(
         output_dir=config.output_dir,
         base_name=base.source.name,
+        precision=decisions.precision,
         num_steps=int(trainer.state.global_step),
         num_rows=len(learned),
         num_learned=sum(learned),
@@ -155,6 +176,11 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     return result
 
 
+def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int) -> list[bool]:
+    say("train.confirming")
+    return confirm_learned(model, rows.tokenized.examples, token_budget)
+
+
 def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:
     """Write down the rows that `--skip_bad` left out, and why."""
     if rows.findings:
@@ -162,70 +188,12 @@ def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:
         say("data.rejects_kept", file=run_dir / REJECTED, rows=len(rows.findings))
 
 
-def _load_model(
-    config: TrainConfig, base: PreparedBase, rows: PreparedRows, earlier: dict[str, Any]
-) -> "tuple[PeftModel, dict[str, Any]]":
-    """The base with a fresh adapter, and what was decided: precision, token budget, threads, device. A resumed run
-    reuses what its first start decided."""
-    import torch
-    from transformers import set_seed
-
-    decisions = earlier or _decide(config, base)
-    torch.set_num_threads(decisions["num_threads"])
-    model = load_base(base.source.folder, precision=decisions["precision"], device=decisions["device"])
-    if "token_budget" not in decisions:
-        decisions |= {"token_budget": config.token_budget or _token_budget(model, rows)}
-    set_seed(config.seed)
-    lora = attach_lora(model, config)
-    say(
-        "train.model",
-        trainable=sum(parameter.numel() for parameter in trainable_parameters(lora)),
-        precision=decisions["precision"],
-        threads=decisions["num_threads"],
-        budget=decisions["token_budget"],
-    )
-    return lora, decisions
-
-
-def _decide(config: TrainConfig, base: PreparedBase) -> dict[str, Any]:
-    """Device, threads and number format; a probe, not the processor's name, decides the last."""
-    device = decide_device(config.device)
-    precision: Literal["bf16", "float32"]
-    evidence: dict[str, Any] = {}
-    if config.precision != "auto":
-        precision = config.precision
-    elif device == "cuda":
-        precision = "bf16"
-    else:
-        probe = machine.probe_precision_for(base.source.folder)
-        precision, evidence = probe.chosen, asdict(probe)
-        say("train.probe", chosen=probe.chosen, bf16=probe.bf16_gflops, float32=probe.float32_gflops)
-    return {
-        "device": device,
-        "precision": precision,
-        "num_threads": machine.num_physical_cores(),
-        "probe": evidence,
-    }
-
-
-def _token_budget(model: "PreTrainedModel", rows: PreparedRows) -> int:
-    shape = plan.ModelShape(
-        num_layers=model.config.num_hidden_layers,
-        hidden_size=model.config.hidden_size,
-        intermediate_size=model.config.intermediate_size,
-        vocab_size=model.config.vocab_size,
-        weight_bytes=model.get_memory_footprint(),
-    )
-    share = rows.tokenized.num_supervised / rows.tokenized.num_tokens
-    return plan.choose_token_budget(shape, supervised_share=share, free_bytes=machine.available_memory())
-
-
 def _identity(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> dict[str, str]:
     """What makes this run this run: settings that shape the weights, and hashes of what they are applied to."""
     settings = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
     identity = {name: str(value) for name, value in settings.items()}
     identity |= {f"base.{part}": value for part, value in asdict(base_fingerprint(base.source.folder)).items()}
-    identity |= {"data": rows.dataset.sha256[:16], "template": base.contract.template_sha256[:16]}
+    identity |= {"data": rows.tokenized.sha256[:16], "template": base.contract.template_sha256[:16]}
     return identity
 
 
@@ -242,6 +210,7 @@ def _publish(
     from pangzhu.batching import lay_end_to_end
 
     staged = run.folder / "staged"
+    shutil.rmtree(staged, ignore_errors=True)  # left by a crash
     recorded = adapter.BaseRecord(
         name=str(base.source.folder.resolve()) if base.source.origin == "folder" else base.source.name,
         public_id=base.source.public_id,
@@ -249,7 +218,8 @@ def _publish(
         fingerprint=base_fingerprint(base.source.folder),
     )
     adapter.write_adapter(staged, model, tokenizer=base.tokenizer, contract=base.contract, base=recorded)
-    proof_rows = list(enumerate(rows.tokenized.examples[:NUM_PROOF_ROWS]))
+    shortest = sorted(rows.tokenized.examples, key=lambda example: len(example.input_ids))
+    proof_rows = list(enumerate(shortest[:NUM_PROOF_ROWS]))
     change = adapter.prove_adapter(staged, model, lay_end_to_end(proof_rows).to(model.device))
     say("train.proven", change=change)
     (staged / adapter.CARD).write_text(model_card(config, recorded, result.as_json()), encoding="utf-8")
@@ -288,5 +258,6 @@ def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan) -> None:
     )
     if steps.too_few:
         say("train.too_few_steps", steps=steps.num_steps, passes=steps.passes)
-    preview = supervised_preview(base.tokenizer, tokenized.examples[0])
-    say("train.preview", preview="".join(f"⟦{run}⟧" if learned else run for run, learned in preview))
+    runs = supervised_preview(base.tokenizer, tokenized.examples[0])
+    preview = "".join(f"⟦{run}⟧" if learned else run for run, learned in runs)
+    say("train.preview", preview=visible(preview if len(preview) <= MOST_SHOWN else f"{preview[:MOST_SHOWN]} …"))

@@ -204,6 +204,27 @@ def test_an_error_gives_its_exit_code_and_no_traceback(run, install, error: Exce
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize("number", ["EACCES", "EPERM", "EROFS", "EEXIST", "ENOTDIR", "EISDIR", "EDQUOT"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_the_disk_refuses_is_no_bug_and_names_the_path(run, install, number: str, language: str) -> None:
+    install(raising(OSError(getattr(errno, number), "refused", "/x/y")))
+    outcome = run("models", "--lang", language)
+    assert outcome.exit_code == 5
+    assert "/x/y" in outcome.err
+
+
+def test_a_file_where_a_folder_is_needed_is_no_bug(run, install, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    install(lambda _config: (tmp_path / "file" / "folder").mkdir())
+    assert run("models").exit_code == 5
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "a socket"), OSError(errno.EINVAL, "odd", "/x/y"), OSError()])
+def test_an_error_of_the_system_that_is_not_the_disks_stays_a_bug(run, install, error: OSError) -> None:
+    install(raising(error))
+    assert run("models").exit_code == 1
+
+
 def test_an_error_as_json(run, install) -> None:
     install(raising(DataError("error.config.unreadable", where="a.yaml", reason="gone")))
     fault = run("models", "--json").json

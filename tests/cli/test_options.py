@@ -165,3 +165,11 @@ def test_every_class_of_options_has_an_immutable_default() -> None:
     for kind in kinds:
         for field in kind.model_fields.values():
             assert not isinstance(field.default, list | dict | set)
+
+
+@pytest.mark.parametrize(("language", "word"), [("en", "finite"), ("zh", "有限")])
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf"])
+def test_infinity_and_nan_are_refused_in_both_languages(run, language: str, word: str, value: str) -> None:
+    outcome = run("train", "--output_dir", "o", "--num_train_epochs", value, "--lang", language)
+    assert outcome.exit_code == 2
+    assert word in outcome.err

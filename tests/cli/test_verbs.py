@@ -94,6 +94,40 @@ def test_check_finds_rows_that_are_too_long_for_the_model_beside_those_that_cann
     ]
 
 
+@pytest.mark.parametrize(("overlong", "key"), [("drop", "num_dropped"), ("truncate", "num_truncated")])
+def test_check_tells_how_many_long_rows_are_left_out_or_cut(
+    run, data: Path, tiny: tuple[str, str], overlong: str, key: str
+) -> None:
+    long = '{"instruction": "x", "output": "' + "y" * 300 + '"}\n'
+    data.write_text(GOOD + long + long, encoding="utf-8")
+    words = ("check", str(data), *tiny, "--max_seq_length", "150", "--overlong", overlong)
+    assert run(*words, "--json").json[key] == 2
+    assert "Too long" in run(*words).out
+
+
+def test_check_refuses_long_rows_without_a_length_as_training_does(run, data: Path) -> None:
+    data.write_text(GOOD, encoding="utf-8")
+    assert run("check", str(data), "--overlong", "drop").exit_code == 2
+
+
+@pytest.mark.parametrize(("num_good", "exit_code"), [(99, 0), (98, 3)])
+def test_check_lets_pass_the_bad_rows_that_training_may_skip(
+    run, data: Path, tiny: tuple[str, str], num_good: int, exit_code: int
+) -> None:
+    data.write_text(GOOD * num_good + BAD, encoding="utf-8")
+    outcome = run("check", str(data), *tiny, "--skip_bad")
+    assert outcome.exit_code == exit_code
+    assert ("Few enough" in outcome.out) is (exit_code == 0)
+    assert run("check", str(data), *tiny).exit_code == 3
+
+
+def test_check_ends_with_3_where_nothing_is_left_to_learn(run, data: Path, tiny: tuple[str, str]) -> None:
+    data.write_text(GOOD, encoding="utf-8")
+    outcome = run("check", str(data), *tiny, "--max_seq_length", "8", "--overlong", "drop")
+    assert outcome.exit_code == 3
+    assert "No problem" not in outcome.out
+
+
 def test_check_as_json(run, data: Path, tiny: tuple[str, str]) -> None:
     data.write_text(GOOD + BAD, encoding="utf-8")
     outcome = run("check", str(data), "--json", *tiny)

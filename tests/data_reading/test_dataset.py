@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pangzhu.data import BadRowsError, Dataset, TooManyBadRowsError, find_problems, load_dataset
+from pangzhu.data.findings import may_skip
 from pangzhu.errors import DataError
 from pangzhu.messages import Language, language, set_language
 
@@ -104,9 +105,7 @@ def test_file_faults_and_notices_render(tmp_path: Path, speaking: Language):
     path = write(tmp_path, "[", GOOD, "{'a': 1}", GOOD, name="data.jsonl")
     dataset = find_problems(path)
     assert all(str(said) for said in (*dataset.rejected, *dataset.notices))
-    with pytest.raises(DataError) as caught:
-        load_dataset(path, skip_bad=True)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(TooManyBadRowsError(dataset.rejected, num_rows=dataset.num_rows))
 
 
 def test_errors_render_with_their_remedy(tmp_path: Path, speaking: Language):
@@ -164,7 +163,8 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, content: str):
 @pytest.mark.parametrize(("num_rows", "num_bad"), [(100, 1), (199, 1), (200, 2), (1000, 10)])
 def test_up_to_one_row_in_a_hundred_may_be_skipped(tmp_path: Path, num_rows: int, num_bad: int):
     path = write(tmp_path, *[BAD] * num_bad, *[GOOD] * (num_rows - num_bad))
-    dataset = load_dataset(path, skip_bad=True)
+    dataset = find_problems(path)
+    assert may_skip(dataset.rejected, num_rows=dataset.num_rows)
     assert len(dataset.conversations) == num_rows - num_bad
     assert [finding.location.row for finding in dataset.rejected] == list(range(1, num_bad + 1))
     assert dataset.num_rows == num_rows
@@ -173,11 +173,12 @@ def test_up_to_one_row_in_a_hundred_may_be_skipped(tmp_path: Path, num_rows: int
 @pytest.mark.parametrize(("num_rows", "num_bad"), [(1, 1), (20, 1), (99, 1), (199, 2), (1000, 11)])
 def test_more_than_one_row_in_a_hundred_is_refused_with_the_share(tmp_path: Path, num_rows: int, num_bad: int):
     path = write(tmp_path, *[BAD] * num_bad, *[GOOD] * (num_rows - num_bad))
-    with pytest.raises(TooManyBadRowsError) as caught:
-        load_dataset(path, skip_bad=True)
-    assert len(caught.value.findings) == num_bad
-    assert caught.value.values["share"] == f"{100 * num_bad / num_rows:.2f}%"
-    assert caught.value.values["num_permitted"] == num_rows // 100
+    dataset = find_problems(path)
+    assert not may_skip(dataset.rejected, num_rows=dataset.num_rows)
+    refusal = TooManyBadRowsError(dataset.rejected, num_rows=dataset.num_rows)
+    assert len(refusal.findings) == num_bad
+    assert refusal.values["share"] == f"{100 * num_bad / num_rows:.2f}%"
+    assert refusal.values["num_permitted"] == num_rows // 100
 
 
 def test_without_skipping_one_bad_row_in_many_stops(tmp_path: Path):
@@ -187,11 +188,14 @@ def test_without_skipping_one_bad_row_in_many_stops(tmp_path: Path):
 
 def test_a_row_with_several_findings_counts_once(tmp_path: Path):
     worse = '{"instruction": "", "output": ""}'
-    assert len(load_dataset(write(tmp_path, *[GOOD] * 99, worse), skip_bad=True).rejected) == 2
+    dataset = find_problems(write(tmp_path, *[GOOD] * 99, worse))
+    assert len(dataset.rejected) == 2
+    assert may_skip(dataset.rejected, num_rows=dataset.num_rows)
 
 
 def test_a_cut_last_line_may_be_skipped(tmp_path: Path):
-    dataset = load_dataset(write(tmp_path, *[GOOD] * 99, GOOD[:20]), skip_bad=True)
+    dataset = find_problems(write(tmp_path, *[GOOD] * 99, GOOD[:20]))
+    assert may_skip(dataset.rejected, num_rows=dataset.num_rows)
     assert [finding.key for finding in dataset.rejected] == ["finding.cut_off"]
 
 
@@ -206,9 +210,9 @@ def test_a_cut_last_line_may_be_skipped(tmp_path: Path):
     ids=["not closed", "trailing comma", "stopped", "csv swallowed"],
 )
 def test_faults_that_may_hide_rows_are_never_skipped(tmp_path: Path, content: str):
-    with pytest.raises(TooManyBadRowsError) as caught:
-        load_dataset(write(tmp_path, content), skip_bad=True)
-    assert caught.value.key == "error.data.damaged_file"
+    dataset = find_problems(write(tmp_path, content))
+    assert not may_skip(dataset.rejected, num_rows=dataset.num_rows)
+    assert TooManyBadRowsError(dataset.rejected, num_rows=dataset.num_rows).key == "error.data.damaged_file"
 
 
 # --- notices
@@ -233,7 +237,7 @@ def test_control_tokens_in_answers_pass_when_allowed(tmp_path: Path):
     path = write(tmp_path, '{"instruction": "a", "output": "b</s>"}')
     with pytest.raises(BadRowsError):
         load_dataset(path)
-    assert "data.control_tokens" in notices_of(load_dataset(path, allow_control_tokens=True))
+    assert "data.control_tokens" in notices_of(find_problems(path, allow_control_tokens=True))
 
 
 def test_fields_that_are_not_trained_on_are_told(tmp_path: Path):

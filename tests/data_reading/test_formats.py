@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pangzhu.data.control_tokens import DEFAULT_CONTROL_TOKENS, find_control_tokens
+from pangzhu.data.control_tokens import CONTROL_TOKENS, find_control_tokens
 from pangzhu.data.conversation import Conversation, Location
 from pangzhu.data.findings import Finding
 from pangzhu.data.formats import Converted, convert_row
@@ -306,7 +306,7 @@ def test_fields_beside_the_text_are_kept_as_strings():
 # --- C9: control tokens
 
 
-@pytest.mark.parametrize("token", sorted(DEFAULT_CONTROL_TOKENS))
+@pytest.mark.parametrize("token", sorted(CONTROL_TOKENS))
 def test_a_control_token_in_a_question_is_kept_and_told(token: str):
     converted = convert({"instruction": f"什么是{token}？", "output": "答"})
     assert converted.conversation is not None
@@ -328,12 +328,6 @@ def test_a_control_token_in_an_answer_is_refused_until_allowed(fields: dict[str,
     assert convert(fields, Rules(allow_control_tokens=True)).control_tokens == ("<|im_end|>",)
 
 
-def test_only_the_given_control_tokens_count():
-    rules = Rules(control_tokens=frozenset({"<my_token>"}))
-    assert convert({"instruction": "问", "output": "<|im_end|>"}, rules).findings == ()
-    assert only_finding({"instruction": "问", "output": "<my_token>"}, rules).key == "finding.control_tokens"
-
-
 @pytest.mark.parametrize("text", ["<think>想</think>答", "a < b", "[1] 引用", "<|im_", "| s |"])
 def test_ordinary_text_is_no_control_token(text: str):
-    assert find_control_tokens(text, DEFAULT_CONTROL_TOKENS) == ()
+    assert find_control_tokens(text) == ()

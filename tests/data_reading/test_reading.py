@@ -13,6 +13,7 @@ import pytest
 
 from pangzhu.data.encoding import decode
 from pangzhu.data.findings import Finding
+from pangzhu.data.json_rows import list_rows
 from pangzhu.data.raw_row import RawRow
 from pangzhu.data.reading import open_source, read_rows
 from pangzhu.errors import DataError
@@ -538,3 +539,41 @@ def test_a_file_the_system_does_not_give_is_refused(
     path = write(GOOD)
     monkeypatch.setattr(Path, "read_bytes", fail)
     assert refusal(path).key == key
+
+
+# --- effort
+
+
+class WatchedText(str):
+    """A text that counts the characters its own searches and slices look at."""
+
+    num_looked_at = 0
+
+    def rfind(self, wanted: str, start: int = 0, end: int | None = None) -> int:  # type: ignore[override]
+        end = len(self) if end is None else end
+        found = super().rfind(wanted, start, end)
+        self.num_looked_at += end - max(found, start)
+        return found
+
+    def count(self, wanted: str, start: int = 0, end: int | None = None) -> int:  # type: ignore[override]
+        end = len(self) if end is None else end
+        self.num_looked_at += end - start
+        return super().count(wanted, start, end)
+
+    def __getitem__(self, key: slice) -> str:  # type: ignore[override]
+        piece = super().__getitem__(key)
+        self.num_looked_at += len(piece)
+        return piece
+
+
+def looked_at(separator: str, num_rows: int) -> int:
+    """How many characters are looked at for a list of so many rows on one line."""
+    text = WatchedText("[" + separator.join([GOOD] * num_rows) + "]")
+    rows = list(list_rows(text, Path("rows.json"), opening=0))
+    assert sum(bool(row.fields) for row in rows) == num_rows
+    return text.num_looked_at
+
+
+@pytest.mark.parametrize("separator", [", ", " "], ids=["json.dump", "commas missing"])
+def test_the_effort_for_a_list_on_one_line_grows_with_its_length_and_not_its_square(separator: str):
+    assert looked_at(separator, 400) < 2.2 * looked_at(separator, 200)

@@ -15,6 +15,7 @@ from pangzhu.engines import visible
 from pangzhu.engines.transformers import BASE, TransformersEngine, _precision, _Streamer, load_engine
 from pangzhu.errors import ModelError, UsageError
 from pangzhu.messages import listening
+from pangzhu.model import BaseFingerprint, base_fingerprint, load_base
 from pangzhu.preparation import prepare_base
 from tests.conftest import FAMILIES, build_model, build_tokenizer
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Told, Trained, ask, load, with_system
@@ -494,4 +495,80 @@ def test_a_cpu_is_probed_and_a_gpu_takes_bf16(
 
     monkeypatch.setattr(machine, "probe_precision_for", probe)
     options = ModelOptions(model_name_or_path=str(trained.base))
-    assert _precision(options, prepare_base(options), device) == chosen  # type: ignore[arg-type]
+    assert _precision(options, prepare_base(options), device, recorded=None) == chosen  # type: ignore[arg-type]
+
+
+def record_precision(folder: Path, recorded: object) -> None:
+    """Let an adapter's manifest say in what format it was trained; None: not at all."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["metrics"].pop("precision", None)
+    manifest["metrics"] |= {"precision": recorded} if recorded else {}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked_for", "dtype"),
+    [
+        ("bf16", "auto", torch.bfloat16),
+        ("float32", "auto", torch.float32),
+        ("bf16", "float32", torch.float32),
+        (None, "auto", torch.bfloat16),
+        ("int3", "auto", torch.bfloat16),
+    ],
+)
+def test_an_adapter_answers_in_the_format_it_was_trained_in_and_without_one_a_probe_decides(
+    trained: Trained,
+    copied: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    recorded: str | None,
+    asked_for: str,
+    dtype: torch.dtype,
+) -> None:
+    def probe(_folder: Path) -> machine.PrecisionProbe:
+        assert recorded not in ("bf16", "float32")
+        return machine.PrecisionProbe(2.0, 1.0, "", "bf16", 0.0)
+
+    monkeypatch.setattr(machine, "probe_precision_for", probe)
+    folder = copied("law")
+    record_precision(folder, recorded)
+    options = ModelOptions(model_name_or_path=str(trained.base), device="cpu", precision=asked_for)  # type: ignore[arg-type]
+    with listening(Told()):
+        assert load_engine(options, [str(folder), str(trained.chinese)]).model.dtype == dtype
+
+
+# --- what loading costs ------------------------------------------------------------------------------------------
+
+
+def test_threads_are_set_before_the_probe_and_before_the_model(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def probe(_folder: Path) -> machine.PrecisionProbe:
+        order.append("probe")
+        return machine.PrecisionProbe(1.0, 2.0, "", "float32", 0.0)
+
+    def load_it(folder: Path, **how: object) -> object:
+        order.append("model")
+        return load_base(folder, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: order.append(f"{number} threads"))
+    monkeypatch.setattr(machine, "num_physical_cores", lambda: 3)
+    monkeypatch.setattr(machine, "probe_precision_for", probe)
+    monkeypatch.setattr("pangzhu.engines.transformers.load_base", load_it)
+    with listening(Told()):
+        load_engine(ModelOptions(model_name_or_path=str(trained.base), device="cpu"), [])
+    assert order == ["3 threads", "probe", "model"]
+
+
+def test_two_adapters_of_one_base_have_it_read_once(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def watched(folder: Path) -> BaseFingerprint:
+        read.append(folder)
+        return base_fingerprint(folder)
+
+    monkeypatch.setattr("pangzhu.adapter.base_fingerprint", watched)
+    trained.engine(str(trained.english), str(trained.chinese))
+    assert read == [trained.base]

@@ -193,8 +193,13 @@ def test_a_tokenizer_must_be_there(model_folder: Path) -> None:
     [("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"), ("/home/me/model", None), ("model", None), (7, None), ("a/b/c", None)],
 )
 def test_a_folder_may_record_its_public_name(model_folder: Path, recorded: object, expected: str | None) -> None:
-    (model_folder / "config.json").write_text(json.dumps({"_name_or_path": recorded}))
+    (model_folder / "pangzhu.json").write_text(json.dumps({"public_id": recorded}))
     assert resolve(str(model_folder)).public_id == expected
+
+
+def test_the_name_of_its_parent_in_config_json_is_not_taken_for_its_own(model_folder: Path) -> None:
+    (model_folder / "config.json").write_text(json.dumps({"_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct"}))
+    assert resolve(str(model_folder)).public_id is None
 
 
 def test_a_copied_packaged_model_still_knows_its_public_name(model_folder: Path) -> None:

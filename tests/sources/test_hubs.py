@@ -7,7 +7,9 @@ from hub_server import COMMIT, NAME, Fault, HubServer
 from tiny_folder import NOWHERE, TOKEN, tiny_files, tiny_weights
 
 from pangzhu.errors import ModelError, ResourceError
-from pangzhu.sources import BaseModel, hubs, resolve
+from pangzhu.messages import text
+from pangzhu.sources import BaseModel, hubs, resolve, transfer
+from pangzhu.sources.cache import size_text
 from pangzhu.sources.folder import check_folder
 
 WEIGHTS = "model.safetensors"
@@ -35,6 +37,16 @@ def test_a_download_is_complete_and_its_revision_recorded(hub: HubServer) -> Non
     assert (base.folder / WEIGHTS).read_bytes() == tiny_weights()
     assert (base.origin, base.public_id, base.revision, base.gguf) == ("hf", NAME, COMMIT, None)
     assert COMMIT in base.why
+
+
+def test_the_progress_of_a_resumed_download_counts_what_was_here_before(
+    hub: HubServer, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PROGRESS_SECONDS", -1.0)
+    hub.faults[WEIGHTS] = Fault("drop", times=1)
+    fetch()
+    size = size_text(len(tiny_weights()))
+    assert text("source.downloading_progress", file=WEIGHTS, done=size, size=size) in said
 
 
 def test_the_second_time_asks_no_one(hub: HubServer) -> None:

@@ -13,7 +13,7 @@ from tiny_folder import NOWHERE, tiny_files, write_files
 
 from pangzhu.config import DEFAULT_MODEL, FALLBACK_MODEL
 from pangzhu.errors import ModelError
-from pangzhu.messages import set_language
+from pangzhu.messages import set_language, text
 from pangzhu.sources import available, cache_root, packaged, probe, resolve
 from pangzhu.sources.modelscope import modelscope_cache_dir
 
@@ -67,7 +67,8 @@ def test_no_name_and_no_hub_means_the_packaged_model_and_the_reason(
     assert base.public_id == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
     assert DEFAULT_MODEL in base.why
     assert NOWHERE in base.why
-    assert base.why in said
+    assert text("source.falling_back", name=FALLBACK_MODEL, default=DEFAULT_MODEL) in said
+    assert base.why not in said
 
 
 def test_no_name_and_a_hub_that_fails_means_the_packaged_model_too(hub: HubServer, packaged_folder: Path) -> None:
@@ -107,6 +108,22 @@ def test_modelscope_is_tried_where_hugging_face_does_not_deliver(
 ) -> None:
     hub.faults["model.safetensors"] = Fault("wrong")
     assert resolve(NAME).origin == "modelscope"
+
+
+@pytest.mark.parametrize("hub_option", ["auto", "modelscope"])
+def test_modelscope_is_never_asked_for_a_commit_of_hugging_face(
+    caches: Path, modelscope: list[dict[str, object]], said: list[str], hub_option: str
+) -> None:
+    base = resolve(NAME, hub=hub_option, revision=COMMIT)  # type: ignore[arg-type]
+    assert (base.origin, base.revision) == ("modelscope", None)
+    assert {call["revision"] for call in modelscope} == {None}
+    assert any(COMMIT in sentence for sentence in said)
+    assert resolve(NAME, hub="modelscope", revision=COMMIT).origin == "cache"
+
+
+def test_a_branch_reaches_modelscope_as_it_was_given(caches: Path, modelscope: list[dict[str, object]]) -> None:
+    assert resolve(NAME, hub="modelscope", revision="v1").revision == "v1"
+    assert {call["revision"] for call in modelscope} == {"v1"}
 
 
 def test_hub_hf_never_asks_modelscope(caches: Path, modelscope: list[dict[str, object]]) -> None:

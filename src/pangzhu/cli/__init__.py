@@ -5,7 +5,6 @@ of a command: `read_flags` takes out `--lang`, `--json` and `--debug`; `options.
 frozen configuration; the verb's function calls its stage; `console.print_result` shows what came back.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -164,9 +163,21 @@ def _as_pangzhu_error(error: Exception) -> PangzhuError:
         return error
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return ResourceError("error.cli.out_of_memory")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return ResourceError("error.cli.disk_full", where=error.filename)
+    if isinstance(error, OSError):
+        return _as_disk_fault(error) or _as_bug(error)
     return _as_bug(error)
+
+
+def _as_disk_fault(error: OSError) -> PangzhuError | None:
+    """What the disk refused, or None where the fault is another."""
+    from pangzhu.sources.cache import DISK_FORBIDDEN, DISK_FULL
+
+    where = None if error.filename is None else str(error.filename)
+    if error.errno in DISK_FULL:
+        return ResourceError("error.cli.disk_full", where=where)
+    if error.errno in DISK_FORBIDDEN and where is not None:  # without a path it may be a socket's
+        return ResourceError("error.cli.disk_forbids", where=where, reason=error.strerror)
+    return None
 
 
 def _as_bug(error: Exception) -> PangzhuError:

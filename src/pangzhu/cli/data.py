@@ -7,6 +7,7 @@ from pangzhu.cli.console import finding_as_json
 from pangzhu.cli.options import verb
 from pangzhu.config import CheckConfig
 from pangzhu.data import Dataset, Finding
+from pangzhu.data.findings import may_skip
 from pangzhu.errors import DataError
 from pangzhu.messages import text
 
@@ -16,17 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A dataset read and labelled to its end; `findings` are all rows that cannot be trained on."""
+    """A dataset read and labelled to its end.
+
+    Args:
+        dataset: what was read.
+        tokenized: its rows as the model sees them.
+        findings: all rows that cannot be trained on.
+        base_name: the base model whose tokens were counted.
+        skip_bad: training would leave bad rows out where they are few.
+    """
 
     dataset: Dataset
     tokenized: "TokenizedDataset"
     findings: tuple[Finding, ...]
     base_name: str
+    skip_bad: bool = False
 
     @property
     def exit_code(self) -> int:
-        """That of bad data where a row is bad."""
-        return DataError.exit_code if self.findings else 0
+        """That of bad data where training would refuse it."""
+        return 0 if self._has_what_to_learn and (not self.findings or self._may_skip) else DataError.exit_code
+
+    @property
+    def _may_skip(self) -> bool:
+        return self.skip_bad and may_skip(self.findings, num_rows=self.dataset.num_rows)
+
+    @property
+    def _has_what_to_learn(self) -> bool:
+        return self.tokenized.num_supervised > 0
 
     def as_json(self) -> dict[str, object]:
         """Counts, and every finding and notice."""
@@ -43,12 +61,17 @@ class CheckResult:
             "num_tokens": self.tokenized.num_tokens,
             "num_supervised": self.tokenized.num_supervised,
             "longest": self.tokenized.longest,
+            "num_dropped": self.tokenized.num_dropped,
+            "num_truncated": self.tokenized.num_truncated,
             "findings": [finding_as_json(finding) for finding in self.findings],
             "notices": [{"key": notice.key, "sentence": str(notice)} for notice in dataset.notices],
         }
 
     def render(self) -> str:
-        """Every finding and notice on a line, then the counts."""
+        """Every finding and notice on a line, then the counts and the verdict."""
+        return "\n".join([*map(str, self.findings), *map(str, self.dataset.notices), *self._counts(), *self._verdict()])
+
+    def _counts(self) -> list[str]:
         dataset = self.dataset
         summary = text(
             "cli.check.summary",
@@ -67,8 +90,18 @@ class CheckResult:
             longest=self.tokenized.longest,
         )
         counts = text("cli.check.counts", num_errors=len(self.findings), num_notices=len(dataset.notices))
-        verdict = [] if self.findings else [text("cli.check.clean")]
-        return "\n".join([*map(str, self.findings), *map(str, dataset.notices), summary, tokens, counts, *verdict])
+        return [summary, tokens, *self._overlong(), counts]
+
+    def _overlong(self) -> list[str]:
+        dropped, truncated = self.tokenized.num_dropped, self.tokenized.num_truncated
+        return [text("cli.check.overlong", dropped=dropped, truncated=truncated)] if dropped or truncated else []
+
+    def _verdict(self) -> list[str]:
+        if not self._has_what_to_learn:
+            return [text("error.data.nothing_to_learn")]
+        if not self.findings:
+            return [text("cli.check.clean")]
+        return [text("cli.check.skippable")] if self._may_skip else []
 
 
 @verb(CheckConfig, positional=("dataset_path", "DATA"))
@@ -79,4 +112,4 @@ def check(config: CheckConfig) -> CheckResult:
     dataset = read_dataset(config)
     base = prepare_base(config, system=config.system)
     rows = label_rows(dataset, config, base)
-    return CheckResult(dataset, rows.tokenized, rows.findings, base.source.name)
+    return CheckResult(dataset, rows.tokenized, rows.findings, base.source.name, config.skip_bad)

@@ -1,21 +1,13 @@
 """The verb `demo`: the law example from nothing to report."""
 
-from pathlib import Path
-
 from pangzhu.cli.console import Rendered
 from pangzhu.cli.options import verb
-from pangzhu.config import ModelOptions
+from pangzhu.config import DemoConfig
 
 
-class DemoOptions(ModelOptions):
-    """What the demo may be told: which base model, and where to work."""
-
-    output_dir: Path = Path("lora_output")
-
-
-@verb(DemoOptions)
-def demo(config: DemoOptions) -> Rendered:
+@verb(DemoConfig)
+def demo(config: DemoConfig) -> Rendered:
     """Fetch, train, compare and report."""
-    from pangzhu.demo import DemoConfig, run
+    from pangzhu.demo import run
 
-    return run(DemoConfig(**config.model_dump()))
+    return run(config)

@@ -23,7 +23,6 @@ from pangzhu.config import ConfigType, Options, load_config
 from pangzhu.errors import UsageError
 from pangzhu.messages import text
 
-ALIASES = {"adapter": ("--adapter_dir",)}  # the course's name for it
 CONTEXT_SETTINGS = {
     "token_normalize_func": lambda name: name.replace("-", "_"),  # --max-steps is --max_steps
     "allow_extra_args": True,  # reported by us, in the user's language
@@ -97,7 +96,7 @@ def flags(verb: Verb[ConfigType]) -> dict[str, bool]:
     known = {"--config": False, "--lang": False, "--json": True, "--debug": True, "--help": True}
     for name, field in verb.fields.items():
         switch = _bare(field) is bool
-        known |= dict.fromkeys([f"--{name}", *ALIASES.get(name, ())], switch)
+        known |= dict.fromkeys([f"--{name}", *_aliases(name)], switch)
         if switch:
             known[f"--no_{name}"] = True
     return known
@@ -158,7 +157,12 @@ def _parameters(verb: Verb[ConfigType]) -> list[inspect.Parameter]:
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     flag = f"--{name}/--no_{name}" if _bare(field) is bool else f"--{name}"
-    return _parameter(name, _annotation(field), typer.Option(None, flag, *ALIASES.get(name, ())))
+    return _parameter(name, _annotation(field), typer.Option(None, flag, *_aliases(name)))
+
+
+def _aliases(name: str) -> list[str]:
+    """The other flags of a field."""
+    return [f"--{alias}" for alias, field in options.ALIASES.items() if field == name]
 
 
 def _parameter(name: str, annotation: object, default: object) -> inspect.Parameter:
@@ -187,7 +191,7 @@ def _panel(config_class: type[Options], name: str) -> str:
 
 def _shown_name(verb: Verb[ConfigType], name: str) -> str:
     word = [verb.positional[1]] if verb.positional and verb.positional[0] == name else []
-    return ", ".join([*word, f"--{name}", *ALIASES.get(name, ())])
+    return ", ".join([*word, f"--{name}", *_aliases(name)])
 
 
 def _sentence(name: str, field: FieldInfo) -> str:

@@ -37,7 +37,7 @@ REASONS = {
     "int_type": "cli.reason.whole_number",
     "float_parsing": "cli.reason.number",
     "float_type": "cli.reason.number",
-    "finite_number": "cli.reason.number",
+    "finite_number": "cli.reason.finite",
     "bool_parsing": "cli.reason.yes_or_no",
     "bool_type": "cli.reason.yes_or_no",
     "string_type": "cli.reason.a_text",

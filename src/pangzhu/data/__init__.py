@@ -9,13 +9,13 @@ Not here: token ids, lengths and templates (the next stages), duplicates and per
 Try it: `load_dataset(Path("data/raw/instruct_tiny.jsonl")).conversations[0].turns`.
 """
 
-from pangzhu.data.control_tokens import DEFAULT_CONTROL_TOKENS, find_control_tokens
+from pangzhu.data.control_tokens import CONTROL_TOKENS, find_control_tokens
 from pangzhu.data.conversation import Conversation, Location, Role, Turn
 from pangzhu.data.dataset import Dataset, find_problems, load_dataset
 from pangzhu.data.findings import BadRowsError, Finding, Notice, TooManyBadRowsError
 
 __all__ = [
-    "DEFAULT_CONTROL_TOKENS",
+    "CONTROL_TOKENS",
     "BadRowsError",
     "Conversation",
     "Dataset",

@@ -1,13 +1,12 @@
 """Control tokens in what people wrote: the marks by which a chat template tells turns apart.
 
 Typed into a question or an answer, they would end a turn that goes on or forge one. Here they are only found; the
-tokenizer stage makes ordinary text of them. The set given is the base model's own where it is known, else the common
-ones below. `<think>` is none of them: answers may well contain it.
+tokenizer stage makes ordinary text of them. The set is that of the common families, since a file is read before its base
+model is known; what else a base model has is proven harmless row by row when labels are made (`pangzhu.tokenization`).
+`<think>` is none of them: answers may well contain it.
 """
 
-from functools import lru_cache
-
-DEFAULT_CONTROL_TOKENS = frozenset(
+CONTROL_TOKENS = frozenset(
     {
         "<|im_start|>",
         "<|im_end|>",
@@ -33,13 +32,11 @@ DEFAULT_CONTROL_TOKENS = frozenset(
 )
 
 
-def find_control_tokens(text: str, control_tokens: frozenset[str]) -> tuple[str, ...]:
+_FIRST_LETTERS = frozenset(token[0] for token in CONTROL_TOKENS)
+
+
+def find_control_tokens(text: str) -> tuple[str, ...]:
     """The control tokens that occur in `text`, sorted."""
-    if not any(letter in text for letter in _first_letters(control_tokens)):
+    if not any(letter in text for letter in _FIRST_LETTERS):
         return ()
-    return tuple(sorted(token for token in control_tokens if token and token in text))
-
-
-@lru_cache(maxsize=8)
-def _first_letters(control_tokens: frozenset[str]) -> frozenset[str]:
-    return frozenset(token[0] for token in control_tokens if token)
+    return tuple(sorted(token for token in CONTROL_TOKENS if token in text))

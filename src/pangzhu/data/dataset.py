@@ -1,7 +1,7 @@
 """A file to a dataset: every conversation, every finding, and what the record of a run needs to know of the file.
 
-`find_problems` reads to the end and refuses no row; `load_dataset` refuses the dataset if a row is bad, with all
-findings at once. Left out are bad rows only when asked for, and then 1% at most: they stand in `rejected`.
+`find_problems` reads to the end and refuses no row: bad ones stand in `rejected`. `load_dataset` refuses the dataset if a
+row is bad, with all findings at once. Not here: leaving bad rows out (`findings.may_skip`, `pangzhu.preparation`).
 
 Try it: `load_dataset(Path("data/raw/instruct_tiny.jsonl")).conversations[0].answer`.
 """
@@ -9,9 +9,8 @@ Try it: `load_dataset(Path("data/raw/instruct_tiny.jsonl")).conversations[0].ans
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pangzhu.data.control_tokens import DEFAULT_CONTROL_TOKENS
 from pangzhu.data.conversation import Conversation
-from pangzhu.data.findings import BadRowsError, Finding, Notice, TooManyBadRowsError, may_skip, visible
+from pangzhu.data.findings import BadRowsError, Finding, Notice, visible
 from pangzhu.data.formats import Converted, convert_row
 from pangzhu.data.reading import Layout, Source, open_source, read_rows
 from pangzhu.data.row_check import Rules
@@ -45,54 +44,36 @@ class Dataset:
     rejected: tuple[Finding, ...] = ()
 
 
-def load_dataset(
-    path: Path,
-    *,
-    require_answer: bool = True,
-    allow_control_tokens: bool = False,
-    skip_bad: bool = False,
-    control_tokens: frozenset[str] = DEFAULT_CONTROL_TOKENS,
-) -> Dataset:
-    """Read a dataset that is fit for training.
+def load_dataset(path: Path, *, require_answer: bool = True) -> Dataset:
+    """Read a dataset none of whose rows is bad.
 
     Args:
         path: the file.
         require_answer: every row must end with an answer.
-        allow_control_tokens: answers may contain control tokens.
-        skip_bad: leave bad rows out, up to 1% of the rows, rounded down.
-        control_tokens: what counts as a control token.
 
     Raises:
         BadRowsError: rows are bad; carries every finding.
         DataError: the file cannot be read or has no rows.
     """
-    dataset = find_problems(
-        path,
-        require_answer=require_answer,
-        allow_control_tokens=allow_control_tokens,
-        control_tokens=control_tokens,
-    )
-    if dataset.rejected and not skip_bad:
+    dataset = find_problems(path, require_answer=require_answer)
+    if dataset.rejected:
         raise BadRowsError(dataset.rejected, num_rows=dataset.num_rows)
-    if dataset.rejected and not may_skip(dataset.rejected, num_rows=dataset.num_rows):
-        raise TooManyBadRowsError(dataset.rejected, num_rows=dataset.num_rows)
     return dataset
 
 
-def find_problems(
-    path: Path,
-    *,
-    require_answer: bool = True,
-    allow_control_tokens: bool = False,
-    control_tokens: frozenset[str] = DEFAULT_CONTROL_TOKENS,
-) -> Dataset:
+def find_problems(path: Path, *, require_answer: bool = True, allow_control_tokens: bool = False) -> Dataset:
     """Read a dataset to its end, whatever is wrong with its rows.
+
+    Args:
+        path: the file.
+        require_answer: every row must end with an answer.
+        allow_control_tokens: answers may contain control tokens.
 
     Raises:
         DataError: the file cannot be read or has no rows.
     """
     source = open_source(Path(path))
-    rules = Rules(require_answer, allow_control_tokens, control_tokens)
+    rules = Rules(require_answer, allow_control_tokens)
     tally = _Tally()
     for raw in read_rows(source):
         tally.add(convert_row(raw, rules), is_row=raw.location.row > 0)

@@ -84,7 +84,7 @@ class _Walk:
         self._file = file
         self._decoder = StrictDecoder()
         self._num_rows = 0
-        self._line, self._counted_to = 1, 0
+        self._line, self._line_start, self._counted_to = 1, 0, 0
         self._faults: list[Finding] = []
         self._lost_at: int | None = None
         self._is_cut = False
@@ -93,7 +93,8 @@ class _Walk:
     def row_at(self, position: int) -> tuple[RawRow, int | None]:
         """The row that begins at `position`, and the position after it, or None where it is broken."""
         self._num_rows += 1
-        self._has_crowded_lines |= self._num_rows > 1 and not self._opens_line(position)
+        if self._num_rows > 1 and not self._opens_line(position):
+            self._has_crowded_lines = True
         location = Location(self._file, self._line_at(position), self._num_rows)
         try:
             decoded = self._decoder.decode(self.text, position, location=location)
@@ -106,7 +107,7 @@ class _Walk:
 
     def find_again(self, position: int) -> int | None:
         """The row after the broken one at `position`: the next `{` that opens a line no deeper than that one."""
-        depth = position - self._line_start(position)
+        depth = position - self._line_start_of(position)
         for opening in _LINE_OPENING.finditer(self.text, position):
             if len(opening[1]) <= depth:
                 self._lost_at = position
@@ -133,23 +134,30 @@ class _Walk:
     def picture(self, position: int) -> dict[str, object]:
         """What a sentence needs to point at `position`."""
         return {
-            "column": position - self._line_start(position) + 1,
+            "column": position - self._line_start_of(position) + 1,
             "picture": pointer(self.text, position),
         }
 
     def _line_at(self, position: int) -> int:
-        if position >= self._counted_to:
-            self._line += self.text.count("\n", self._counted_to, position)
-        else:
-            self._line -= self.text.count("\n", position, self._counted_to)
-        self._counted_to = position
+        self._count_to(position)
         return self._line
 
-    def _line_start(self, position: int) -> int:
-        return self.text.rfind("\n", 0, position) + 1
+    def _line_start_of(self, position: int) -> int:
+        self._count_to(position)
+        return self._line_start
+
+    def _count_to(self, position: int) -> None:
+        """Count lines from where the last count ended: a list of a million rows may stand on one line."""
+        if position >= self._counted_to:
+            self._line += self.text.count("\n", self._counted_to, position)
+            self._line_start = max(self._line_start, self.text.rfind("\n", self._counted_to, position) + 1)
+        else:
+            self._line -= self.text.count("\n", position, self._counted_to)
+            self._line_start = self.text.rfind("\n", 0, position) + 1
+        self._counted_to = position
 
     def _opens_line(self, position: int) -> bool:
-        return not self.text[self._line_start(position) : position].strip(BLANK)
+        return skip_blanks(self.text, self._line_start_of(position)) >= position
 
 
 def _next_item(walk: _Walk, end: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pangzhu.data.control_tokens import DEFAULT_CONTROL_TOKENS, find_control_tokens
+from pangzhu.data.control_tokens import find_control_tokens
 from pangzhu.data.conversation import Location, Role
 from pangzhu.data.findings import Finding, visible, visible_value
 
@@ -14,12 +14,10 @@ class Rules:
     Args:
         require_answer: it must end with an answer, as for training; a question file needs none.
         allow_control_tokens: answers may contain control tokens (as ordinary text).
-        control_tokens: what counts as one.
     """
 
     require_answer: bool = True
     allow_control_tokens: bool = False
-    control_tokens: frozenset[str] = DEFAULT_CONTROL_TOKENS
 
 
 class RowCheck:
@@ -68,7 +66,7 @@ class RowCheck:
             self.report(Finding("finding.replacement_character", self.location, name, {"piece": piece}))
 
     def _check_control_tokens(self, name: str, value: str, *, role: Role) -> None:
-        tokens = find_control_tokens(value, self.rules.control_tokens)
+        tokens = find_control_tokens(value)
         if tokens and role == "assistant" and not self.rules.allow_control_tokens:
             values: dict[str, object] = {"tokens": ", ".join(tokens)}
             self.report(Finding("finding.control_tokens", self.location, name, values))

@@ -9,6 +9,7 @@ Positions count characters; who decodes decides what a row is (see `json_rows`).
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from pangzhu.data.findings import Finding, visible
 
 _LONGEST_INTEGER = 300
 _BEFORE, _AFTER = 40, 24
+_BLANK_TO_THE_END = re.compile(r"\s*+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +141,16 @@ def is_cut_off(broken: json.JSONDecodeError) -> bool:
     """Whether the text ended before the value did."""
     if broken.msg.startswith("Unterminated string"):
         return True
-    next_letter = broken.doc[broken.pos : broken.pos + 1]
-    return not next_letter.strip() and not broken.doc[broken.pos :].strip()
+    return _BLANK_TO_THE_END.match(broken.doc, broken.pos) is not None
 
 
 def pointer(document: str, position: int) -> str:
     """The piece of the line around `position`, and a caret below it; wide characters count as two columns."""
-    line_start = document.rfind("\n", 0, position) + 1
-    line_end = document.find("\n", position)
-    start = max(line_start, position - _BEFORE)
-    stop = min(line_end if line_end >= 0 else len(document), position + _AFTER)
+    furthest = max(0, position - _BEFORE)
+    line_start = document.rfind("\n", max(0, furthest - 1), position) + 1  # 0 where the line begins further back
+    line_end = document.find("\n", position, position + _AFTER)
+    start = max(line_start, furthest)
+    stop = line_end if line_end >= 0 else position + _AFTER
     before = ("…" if start > line_start else "") + visible(document[start:position])
     column = sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in before)
     return f"\n    {before}{visible(document[position:stop])}\n    {' ' * column}^\n "

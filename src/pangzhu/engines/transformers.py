@@ -7,7 +7,7 @@ Left to others: what is asked and how it is shown (`pangzhu.chat`, `pangzhu.comp
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from pangzhu.data.conversation import Turn
 
+NumberFormat = Literal["bf16", "float32"]
+
+NUMBER_FORMATS: tuple[NumberFormat, ...] = ("bf16", "float32")
 BASE = "base"
 NAME = re.compile(r"[\w.-]{1,64}")  # letters of any script
 BATCH_ROWS = 16  # prompts generated together
@@ -199,7 +202,7 @@ def load_engine(
     folders = _named_folders(adapters)
     manifests = {name: verify_files(folder) for name, folder in folders.items()}
     base = prepare_base(_with_recorded_base(options, list(manifests.values())))
-    for manifest in manifests.values():
+    for manifest in _of_distinct_bases(manifests.values()):
         check_base(manifest, base.source.folder, allow_mismatch=allow_base_mismatch)
     loaded = [
         LoadedAdapter(name, f"adapter_{number}", folder, PromptContract.read(folder / PROMPT))
@@ -207,7 +210,9 @@ def load_engine(
     ]
     say("engine.loading", why=base.source.why)
     device = decide_device(options.device)
-    model = load_base(base.source.folder, precision=_precision(options, base, device), device=device)
+    machine.use_physical_cores()  # before the probe, which would time too many threads
+    precision = _precision(options, base, device, recorded=_recorded_precision(list(manifests.values())))
+    model = load_base(base.source.folder, precision=precision, device=device)
     return TransformersEngine(_attach(model, loaded), base, loaded)
 
 
@@ -268,10 +273,26 @@ def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) ->
     return options.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
 
 
-def _precision(options: ModelOptions, base: PreparedBase, device: Literal["cpu", "cuda"]) -> Literal["bf16", "float32"]:
-    """As asked for; else bf16 on a GPU, and on a CPU what a probe finds faster."""
+def _of_distinct_bases(manifests: Iterable[Manifest]) -> list[Manifest]:
+    """One manifest a recorded base: to hold a base against them reads the base each time."""
+    return list({manifest.base.fingerprint: manifest for manifest in manifests}.values())
+
+
+def _recorded_precision(manifests: Sequence[Manifest]) -> NumberFormat | None:
+    """The format the first adapter was trained in, where its manifest tells."""
+    recorded = manifests[0].metrics.get("precision") if manifests else None
+    return next((known for known in NUMBER_FORMATS if known == recorded), None)
+
+
+def _precision(
+    options: ModelOptions, base: PreparedBase, device: Literal["cpu", "cuda"], *, recorded: NumberFormat | None
+) -> NumberFormat:
+    """As asked for; else as the adapter was trained, since a probe near its threshold may choose otherwise each time;
+    else bf16 on a GPU, and on a CPU what a probe finds faster."""
     if options.precision != "auto":
         return options.precision
+    if recorded:
+        return recorded
     return "bf16" if device == "cuda" else machine.probe_precision_for(base.source.folder).chosen
 
 

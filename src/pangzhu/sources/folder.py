@@ -81,13 +81,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def recorded_public_id(folder: Path) -> str | None:
-    """The hub name that a local folder records about itself: in `pangzhu.json`, else in config.json."""
-    for name, field in (("pangzhu.json", "public_id"), ("config.json", "_name_or_path")):
-        if (folder / name).is_file():
-            value = read_json(folder / name).get(field)
-            if isinstance(value, str) and PUBLIC_ID.fullmatch(value):
-                return value
-    return None
+    """The hub name that Pangzhu's own stamp, `pangzhu.json`, records of a local folder.
+
+    config.json is not asked: transformers 4 wrote there as `_name_or_path` what the model was made from, which for a
+    merged or fine-tuned model is another base.
+    """
+    stamp = folder / "pangzhu.json"
+    value = read_json(stamp).get("public_id") if stamp.is_file() else None
+    return value if isinstance(value, str) and PUBLIC_ID.fullmatch(value) else None
 
 
 def _fields(content: object) -> Iterator[tuple[str, object]]:

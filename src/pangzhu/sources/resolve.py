@@ -115,7 +115,8 @@ def _from_cache(request: _Request) -> BaseModel | None:
         IncompleteFolderError: there are copies, and none is whole.
     """
     lookups = {"auto": (hf_cached, modelscope_cached), "hf": (hf_cached,), "modelscope": (modelscope_cached,)}
-    found = [folder for look in lookups[request.hub] if (folder := look(request.name, request.revision))]
+    revision = _branch(request.revision) if request.hub == "modelscope" else request.revision
+    found = [folder for look in lookups[request.hub] if (folder := look(request.name, revision))]
     incomplete: IncompleteFolderError | None = None
     for folder in found:
         try:
@@ -175,7 +176,15 @@ def _from_hf(request: _Request) -> BaseModel:
 
 def _from_modelscope(request: _Request) -> BaseModel:
     _must_answer(modelscope_endpoint(), request)
-    folder = modelscope_download(request.name, request.revision)
+    branch = _branch(request.revision)
+    if branch != request.revision:
+        say("source.no_commits", name=request.name, revision=request.revision)
+    folder = modelscope_download(request.name, branch)
     check_folder(folder)
     why = text("source.why_modelscope", name=request.name)
-    return BaseModel(folder, request.name, "modelscope", request.name, request.revision, None, why)
+    return BaseModel(folder, request.name, "modelscope", request.name, branch, None, why)
+
+
+def _branch(revision: str | None) -> str | None:
+    """What ModelScope, which knows branches only, can be asked for: no commit of Hugging Face, as adapters record it."""
+    return None if revision and COMMIT.fullmatch(revision) else revision

@@ -271,15 +271,16 @@ def _stream(download: Download) -> None:
         hf_raise_for_status(response)
         if "text/html" in (response.headers.get("Content-Type") or ""):
             raise ModelError("error.model.hub_html", endpoint=download.source.endpoint)
-        with part.open("ab" if response.status_code == 206 else "wb") as sink:
-            _copy(response, sink.write, file=download.file)
+        goes_on = response.status_code == 206
+        with part.open("ab" if goes_on else "wb") as sink:
+            _copy(response, sink.write, file=download.file, done=have if goes_on else 0)
     if download.done < download.file.size:
         raise ConnectionError(text("source.cut_short"))
 
 
-def _copy(response: Response, write: Callable[[bytes], int], *, file: RemoteFile) -> None:
-    """Write the body as it comes, saying now and then how far it is."""
-    told, done = time.monotonic(), 0
+def _copy(response: Response, write: Callable[[bytes], int], *, file: RemoteFile, done: int) -> None:
+    """Write the body as it comes, saying now and then how far it is; `done` bytes were here before."""
+    told = time.monotonic()
     for chunk in response.iter_bytes():
         write(chunk)
         done += len(chunk)

@@ -84,6 +84,7 @@ MESSAGES = {
     "compare.model": "model",
     "compare.scores": "Right answers",
     "compare.right": "right",
+    "compare.share": "share [95%]",
     "compare.ended": "ended by itself",
     "compare.answered": "  {model}: {done} of {total} answered",
     "compare.written": "All answers: {file}",
@@ -101,6 +102,12 @@ MESSAGES = {
     "evaluate.written": "All figures: {file}",
     "demo.start": "Pangzhu demo: a small model learns 34 facts of Chinese law and is asked before and after.",
     "demo.asking": "Asking base and adapter: taught questions, new wordings, facts never taught …",
-    "demo.recalled": "Every taught answer is given word for word. Go on: pangzhu chat --adapter {folder}",
-    "demo.not_recalled": "Not every taught answer is given word for word: the demo has failed. See the answers in {folder}.",
+    "demo.recalled": "Every taught answer is given word for word.",
+    "demo.not_recalled": "Not every taught answer is given word for word: the demo has failed.",
+    "demo.taught": "  taught: {num} of {total} answers word for word",
+    "demo.taught_but_for_punctuation": "  taught: {num} of {total} answers word for word; {num_right} with white space and "
+    "punctuation set aside",
+    "demo.reworded": "  re-worded: {num} of {total} answers right",
+    "demo.recited": "  untaught: {num} of {total} untaught questions were answered with a taught answer",
+    "demo.next": "Next, ask it yourself: pangzhu chat --adapter {folder}",
 }

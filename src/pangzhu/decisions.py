@@ -1,0 +1,108 @@
+"""What a run decides for itself before its first step: device, threads, number format, token budget.
+
+Decided once, by measuring, and kept in the run's record: a resumed run reuses it, so that its weights come out the same
+whatever else the machine is doing that day.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pangzhu import machine, plan
+from pangzhu.config import TrainConfig
+from pangzhu.messages import say
+from pangzhu.model import attach_lora, load_base, read_json, trainable_parameters
+from pangzhu.preparation import PreparedBase, PreparedRows, decide_device
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+BYTES_PER_WEIGHT = {"bf16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What was decided. `base` is the base's name, `token_budget` the most tokens of one micro-batch, `probe` the evidence
+    for the number format, empty where it was given."""
+
+    base: str
+    device: Literal["cpu", "cuda"]
+    num_threads: int
+    precision: Literal["bf16", "float32"]
+    token_budget: int
+    probe: dict[str, Any]
+
+    @classmethod
+    def from_record(cls, recorded: Mapping[str, Any]) -> "Decisions | None":
+        """What an earlier start of the run decided, or None where it did not get so far."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: recorded[name] for name in names}) if names <= recorded.keys() else None
+
+
+def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Decisions:
+    """Probe and choose; what the configuration names is taken as it is."""
+    import torch
+
+    device = decide_device(config.device)
+    num_threads = machine.num_physical_cores()
+    torch.set_num_threads(num_threads)  # before the probe, which would measure another machine otherwise
+    precision, probe = _precision(config, base.source.folder, device)
+    share = rows.tokenized.num_supervised / rows.tokenized.num_tokens
+    budget = config.token_budget or plan.choose_token_budget(
+        _shape(base.source.folder),
+        supervised_share=share,
+        free_bytes=_free_bytes(base.source.folder, device, precision),
+    )
+    return Decisions(base.source.name, device, num_threads, precision, budget, probe)
+
+
+def load_model(config: TrainConfig, base: PreparedBase, decisions: Decisions) -> "PeftModel":
+    """The base with a fresh adapter, as decided; the seed is set here, so that the adapter starts the same each time."""
+    import torch
+    from transformers import set_seed
+
+    torch.set_num_threads(decisions.num_threads)
+    model = load_base(base.source.folder, precision=decisions.precision, device=decisions.device)
+    set_seed(config.seed)
+    lora = attach_lora(model, config)
+    say(
+        "train.model",
+        trainable=sum(parameter.numel() for parameter in trainable_parameters(lora)),
+        precision=decisions.precision,
+        threads=decisions.num_threads,
+        budget=decisions.token_budget,
+    )
+    return lora
+
+
+def _precision(
+    config: TrainConfig, folder: Path, device: Literal["cpu", "cuda"]
+) -> tuple[Literal["bf16", "float32"], dict[str, Any]]:
+    """Number format of the frozen base and the evidence: a probe, not the processor's name."""
+    if config.precision != "auto":
+        return config.precision, {}
+    if device == "cuda":
+        return "bf16", {}
+    probe = machine.probe_precision_for(folder)
+    say("train.probe", chosen=probe.chosen, bf16=probe.bf16_gflops, float32=probe.float32_gflops)
+    return probe.chosen, asdict(probe)
+
+
+def _shape(folder: Path) -> plan.ModelShape:
+    sizes = read_json(folder / "config.json")
+    return plan.ModelShape(
+        num_layers=int(sizes["num_hidden_layers"]),
+        hidden_size=int(sizes["hidden_size"]),
+        intermediate_size=int(sizes["intermediate_size"]),
+        vocab_size=int(sizes["vocab_size"]),
+    )
+
+
+def _free_bytes(folder: Path, device: Literal["cpu", "cuda"], precision: Literal["bf16", "float32"]) -> int:
+    """Memory that will be left beside the model; its files hold two bytes a weight."""
+    import torch
+
+    free = int(torch.cuda.mem_get_info()[0]) if device == "cuda" else machine.available_memory()
+    on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return max(0, free - on_disk * BYTES_PER_WEIGHT[precision] // BYTES_PER_WEIGHT["bf16"])
