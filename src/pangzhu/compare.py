@@ -282,7 +282,7 @@ def wilson_interval(num_right: int, num_rows: int) -> tuple[float, float]:
     middle = num_right + z_squared / 2
     reach = NORMAL_975 * math.sqrt(num_right * (num_rows - num_right) / num_rows + z_squared / 4)
     low, high = ((middle + side) / (num_rows + z_squared) for side in (-reach, reach))
-    return max(0.0, low), min(1.0, high)
+    return max(0.0, round(low, 6)), round(high, 6)  # the sums miss 0 and 1 by a last digit
 
 
 def _canonical_json(answer: str) -> str | None:

@@ -124,7 +124,8 @@ def syntax_finding(broken: json.JSONDecodeError, location: Location) -> Finding:
     """
     cut = is_cut_off(broken)
     position = len(broken.doc.rstrip()) if cut else broken.pos
-    place = replace(location, line=(location.line or 1) + broken.doc.count("\n", 0, position))
+    lines_before = broken.doc.count("\n", 0, position) if cut else broken.lineno - 1  # counted by json already
+    place = replace(location, line=(location.line or 1) + lines_before)
     column = position - broken.doc.rfind("\n", 0, position)
     values: dict[str, object] = {"column": column, "picture": pointer(broken.doc, position)}
     if cut:
