@@ -19,6 +19,8 @@ from pangzhu.errors import UsageError
 from pangzhu.messages import listening
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, Outcome, Told, Trained
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 pytest_plugins = ["tests.use_fixtures"]
 
 

@@ -20,6 +20,8 @@ from pangzhu.messages import listening, set_language
 from tests.conftest import conversation
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 pytest_plugins = ["tests.use_fixtures"]
 
 

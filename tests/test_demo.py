@@ -23,6 +23,8 @@ from tests.conftest import conversation
 from tests.test_compare import printed, squeezed
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Outcome, Told, Trained
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 pytest_plugins = ["tests.use_fixtures"]
 
 TAUGHT = [conversation(question, answer, kind="taught") for question, answer in zip(QUESTIONS, ENGLISH, strict=True)]

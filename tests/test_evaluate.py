@@ -19,6 +19,8 @@ from tests.conftest import conversation
 from tests.test_compare import printed, squeezed
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 pytest_plugins = ["tests.use_fixtures"]
 
 

@@ -20,6 +20,8 @@ from pangzhu.preparation import prepare_base
 from tests.conftest import FAMILIES, build_model, build_tokenizer
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Told, Trained, ask, load, with_system
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 pytest_plugins = ["tests.use_fixtures"]
 
 NAMES = (BASE, "english", "chinese")
