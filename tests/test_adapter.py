@@ -469,3 +469,29 @@ def test_the_template_is_published_even_where_the_base_has_none(base: Path, tmp_
     recorded = BaseRecord("b", None, None, base_fingerprint(base))
     write_adapter(tmp_path / "out", build_lora(), tokenizer=tokenizer, contract=contract, base=recorded)
     assert load_tokenizer(tmp_path / "out").chat_template == contract.chat_template
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("peft_type", "IA3"),
+        ("peft_type", "EVIL"),
+        ("lora_alpha", 1e308),
+        ("lora_alpha", -1),
+        ("r", 0),
+        ("r", "8"),
+        ("init_lora_weights", "pissa"),
+        ("modules_to_save", ["lm_head"]),
+        ("bias", "all"),
+    ],
+)
+def test_a_config_that_is_not_plain_lora_is_refused_even_where_its_hash_was_made_anew(
+    name: str, value: object, published: Path
+) -> None:
+    change_json(published / "adapter_config.json", **{name: value})
+    manifest = json.loads((published / "manifest.json").read_text(encoding="utf-8"))
+    manifest["files"]["adapter_config.json"] = adapter.sha256_of(published / "adapter_config.json")
+    (published / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ModelError) as refused:
+        adapter.verify_files(published)
+    assert (refused.value.key, refused.value.values["name"]) == ("error.adapter.config_refused", name)

@@ -184,3 +184,25 @@ def test_each_field_has_its_default_in_one_class_only() -> None:
         for name in kind.__annotations__:
             owners.setdefault(name, []).append(kind.__name__)
     assert {name for name, where in owners.items() if len(where) > 1} <= allowed
+
+
+@pytest.mark.parametrize("name", ["output_dir", "dataset_path"])
+def test_an_empty_path_is_not_the_current_folder(name: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        load_config(TrainConfig, {"output_dir": "out"} | {name: ""})
+    assert refused.value.key == "error.config.empty_path"
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 2**32), ("max_steps", 10**20), ("num_train_epochs", 1e300)])
+def test_absurd_numbers_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError) as refused:
+        load_config(TrainConfig, {"output_dir": "out", name: value})
+    assert refused.value.where == f"--{name}"
+
+
+def test_a_yaml_bomb_of_brackets_is_no_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("[" * 20_000, encoding="utf-8")
+    with pytest.raises(UsageError) as refused:
+        load_config(TrainConfig, {"output_dir": "out"}, config_file=file)
+    assert refused.value.key == "error.config.not_yaml"

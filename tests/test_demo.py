@@ -12,7 +12,7 @@ from pangzhu.compare import ComparedRow, Comparison
 from pangzhu.config import DemoConfig, TrainConfig
 from pangzhu.data import load_dataset
 from pangzhu.data.conversation import Conversation
-from pangzhu.demo import MAX_ANSWER_TOKENS, DemoResult, demo_recipe, questions, run
+from pangzhu.demo import MAX_ANSWER_TOKENS, DemoResult, demo_recipe, first_wordings, questions, run
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE
 from pangzhu.errors import VerificationError
@@ -99,6 +99,20 @@ def test_no_wording_that_recipes_are_chosen_on_is_ever_asked() -> None:
     }
     assert len(development) == 34
     assert not development & {row.prompt for row in questions()}
+
+
+def test_the_base_is_asked_one_wording_a_taught_fact_and_the_adapter_all() -> None:
+    side_by_side, other = first_wordings(questions())
+    kinds = [row.field("kind") for row in side_by_side]
+    assert [kinds.count(kind) for kind in ("taught", "reworded", "untaught")] == [34, 34, 20]
+    assert len(other) == 136
+    assert {row.field("kind") for row in other} == {"taught"}
+
+
+def test_a_taught_wording_missed_by_the_adapter_alone_fails_the_demo() -> None:
+    right, wrong = result(True), result(False)
+    assert DemoResult(right.trained, right.comparison, wrong.comparison.rows).exit_code == 8
+    assert DemoResult(right.trained, right.comparison, right.comparison.rows).num_verbatim == 2
 
 
 def test_no_held_out_question_is_taught() -> None:
@@ -289,7 +303,7 @@ def test_all_answers_are_kept_beside_the_run(
 
     monkeypatch.setattr(demo.Comparison, "write", write)
     run(DemoConfig(output_dir=trained.english, precision="float32"))
-    assert folders == [trained.english / "run"]
+    assert folders == [trained.english / "run", trained.english / "run" / "recall"]
 
 
 def test_a_taught_question_is_a_row_of_the_data_with_its_kind() -> None:

@@ -264,3 +264,18 @@ def test_the_fingerprint_of_a_broken_folder_is_an_error(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"\x00" * 4)
     with pytest.raises(ModelError):
         base_fingerprint(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "error.model.quantized"),
+        ({"architectures": 5}, "error.model.architecture"),
+        ({"architectures": []}, "error.model.architecture"),
+    ],
+)
+def test_a_config_that_no_plain_model_has_is_refused(change: dict[str, Any], key: str, folder: Path) -> None:
+    change_json(folder / "config.json", **change)
+    with pytest.raises(ModelError) as refused:
+        load_base(folder, precision="float32")
+    assert refused.value.key == key

@@ -18,7 +18,15 @@ from pangzhu import checkpoint
 from pangzhu.adapter import describe, file_hashes, read_manifest, sha256_of, verify_files
 from pangzhu.config import GenerationOptions, ModelOptions, TrainConfig
 from pangzhu.data.findings import BadRowsError
-from pangzhu.errors import DivergedError, InterruptedRunError, LockedError, PangzhuError, UsageError, VerificationError
+from pangzhu.errors import (
+    DivergedError,
+    InterruptedRunError,
+    LockedError,
+    PangzhuError,
+    ResourceError,
+    UsageError,
+    VerificationError,
+)
 from pangzhu.model import base_fingerprint
 from pangzhu.progress import StepReport
 from pangzhu.template import PromptContract
@@ -199,7 +207,7 @@ def test_golden_losses(runs: Runs) -> None:
     """A change of any number says that training has changed. They are what this very run printed on x86-64 in float32
     (torch 2.13, transformers 5.23, peft 0.21.2); another version that draws other random weights needs them anew."""
     runs.train(learning_rate=5e-3, max_steps=8, per_device_train_batch_size=3, seed=7)
-    golden = [5.60087, 5.60206, 5.5008, 5.4116, 5.36109, 5.37266, 5.34859, 5.34581]
+    golden = [5.60087, 5.50769, 5.39977, 5.36604, 5.33569, 5.35103, 5.32594, 5.32023]
     assert [line["loss"] for line in runs.metrics()] == pytest.approx(golden, abs=1e-4)
 
 
@@ -637,3 +645,31 @@ def test_a_record_with_a_figure_of_another_version_is_still_read(runs: Runs) -> 
     record["result"]["of_tomorrow"] = 1
     file.write_text(json.dumps(record), encoding="utf-8")
     assert runs.train("versions", max_steps=2).already_finished
+
+
+def test_a_run_of_one_step_moves_the_adapter(runs: Runs) -> None:
+    """Warm-up is rounded down: the only step must not have learning rate 0."""
+    assert runs.train("single", max_steps=1).num_steps == 1
+
+
+def test_after_a_run_that_diverged_other_settings_may_begin_in_its_folder(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: object) -> None:
+        raise DivergedError("error.train.loss_not_finite", step=1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pangzhu.trainer.RowTrainer._require_finite", diverge)
+        with pytest.raises(DivergedError):
+            runs.train("again", max_steps=2)
+    assert runs.train("again", max_steps=2, learning_rate=1e-4).num_steps == 2
+    assert (runs.folder / "again" / "run" / "previous-1").exists()
+
+
+@pytest.mark.parametrize("record", ["{", "[1, 2]", '{"identity": null}'])
+def test_a_damaged_record_does_not_stop_a_new_start(record: str, runs: Runs) -> None:
+    runs.train("broken", max_steps=2)
+    (runs.folder / "broken" / "run" / "record.json").write_text(record, encoding="utf-8")
+    with pytest.raises(ResourceError):
+        runs.train("broken", max_steps=2)
+    assert not runs.train("broken", max_steps=2, resume="never").already_finished

@@ -237,7 +237,7 @@ def test_warm_up_and_decay_are_transformers_own(scheduler: str, tmp_path: Path) 
     config = config_for(tmp_path, max_steps=10, warmup_ratio=0.25, learning_rate=1e-3, lr_scheduler_type=scheduler)
     trainer_for(build_lora(r=1), examples(5, 6), config, on_step=reports.append).train()
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
-    schedule = get_cosine_schedule_with_warmup(optimizer, math.ceil(0.25 * 10), 10)
+    schedule = get_cosine_schedule_with_warmup(optimizer, int(0.25 * 10), 10)
     expected = []
     for _ in range(10):
         expected.append(1e-3 if scheduler == "constant" else optimizer.param_groups[0]["lr"])

@@ -35,6 +35,8 @@ CARD = "README.md"
 CHAT_TEMPLATE = "chat_template.jinja"
 REQUIRED = (WEIGHTS, CONFIG, PROMPT)  # what a manifest must vouch for
 NUM_PROOF_LOGITS = 64
+MOST_RANK = 1024
+MOST_ALPHA = 1e6
 LIBRARIES = ("torch", "transformers", "peft", "pangzhu")
 
 
@@ -214,7 +216,30 @@ def verify_files(folder: Path) -> Manifest:
             raise ModelError("error.adapter.file_missing", where=str(file))
         if name != CARD and sha256_of(file) != promised:
             raise ModelError("error.adapter.file_changed", where=str(file))
+    check_config(folder)
     return manifest
+
+
+def check_config(folder: Path) -> None:
+    """Refuse an adapter_config.json that asks for something other than plain LoRA: a stranger's could answer otherwise
+    than it was proven to, in silence.
+
+    Raises:
+        ModelError: names the field.
+    """
+    fields = read_json(folder / CONFIG)
+    r, alpha = fields.get("r"), fields.get("lora_alpha")
+    sound = {
+        "peft_type": fields.get("peft_type") == "LORA",
+        "r": isinstance(r, int) and 1 <= r <= MOST_RANK,
+        "lora_alpha": isinstance(alpha, int | float) and 0 < alpha <= MOST_ALPHA,
+        "init_lora_weights": fields.get("init_lora_weights", True) is True,
+        "modules_to_save": not fields.get("modules_to_save"),
+        "bias": fields.get("bias", "none") == "none",
+    }
+    for name, is_sound in sound.items():
+        if not is_sound:
+            raise ModelError("error.adapter.config_refused", where=str(folder / CONFIG), name=name)
 
 
 def check_base(manifest: Manifest, base_folder: Path, *, allow_mismatch: bool = False) -> None:

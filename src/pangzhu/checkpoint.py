@@ -39,13 +39,13 @@ class RunRecord:
 
     Args:
         identity: what makes this run this run, by name.
-        state: `finished` once the adapter is published.
+        state: `finished` once the adapter is published, `failed` where it diverged or could not be proven.
         decisions: what was probed or chosen at the first start, reused on resume.
         result: what a finished run reached.
     """
 
     identity: dict[str, str]
-    state: Literal["running", "finished"] = "running"
+    state: Literal["running", "finished", "failed"] = "running"
     decisions: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
 
@@ -86,14 +86,16 @@ def open_run(output_dir: Path, identity: Mapping[str, str], *, resume: bool = Tr
     Raises:
         UsageError: an unfinished run with other settings lives here, or files that an adapter would overwrite.
     """
+    if not resume and (output_dir / RUN / RECORD).exists():
+        set_aside(output_dir)
     existing = read_record(output_dir / RUN)
     if existing is None:
         _make_room(output_dir)
         return RunRecord(dict(identity))
     differences = _differences(existing.identity, identity)
-    if not differences and resume:
+    if not differences and existing.state != "failed":
         return existing
-    if existing.state == "running" and resume:
+    if existing.state == "running":
         raise UsageError("error.run.another", where=str(output_dir), differences="\n    ".join(differences))
     set_aside(output_dir)
     return RunRecord(dict(identity))
@@ -109,9 +111,11 @@ def read_record(run_dir: Path) -> RunRecord | None:
     if not file.exists():
         return None
     try:
-        return RunRecord(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as broken:
+        record = RunRecord(**json.loads(file.read_text(encoding="utf-8")))
+        dict(record.identity), dict(record.decisions), dict(record.result)
+    except (ValueError, TypeError, RecursionError) as broken:
         raise ResourceError("error.run.record_broken", where=str(file), reason=str(broken)) from broken
+    return record
 
 
 def write_record(run_dir: Path, record: RunRecord) -> None:

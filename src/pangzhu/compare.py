@@ -233,25 +233,28 @@ def ask(
     questions: "Sequence[Conversation]",
     options: GenerationOptions,
     *,
+    names: Sequence[str] | None = None,
     on_answer: Callable[[str, int, int], None] | None = None,
 ) -> Comparison:
-    """Every model of an engine on every question.
+    """Models of an engine on every question.
 
     Args:
         engine: base and adapters.
         questions: conversations; a last assistant turn is what is expected.
         options: how answers are drawn.
+        names: which models; None means all of the engine's.
         on_answer: told model, answers so far, and questions; default: `say` after each batch.
     """
     answers: list[dict[str, Answer]] = [{} for _ in questions]
     tell = on_answer or _say_answered
-    for name in engine.names:
+    asked = tuple(names or engine.names)
+    for name in asked:
         prompts = [_prompt(engine, question, name, options) for question in questions]
         for done, (index, answer) in enumerate(engine.generate_many(prompts, name, options), start=1):
             answers[index][name] = answer
             tell(name, done, len(questions))
     rows = (_compared(question, given) for question, given in zip(questions, answers, strict=True))
-    return Comparison(engine.names, engine.base_name, tuple(rows))
+    return Comparison(asked, engine.base_name, tuple(rows))
 
 
 def normalized(answer: str) -> str:

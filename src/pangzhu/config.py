@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pangzhu.errors import UsageError, nearest
 
@@ -31,6 +31,14 @@ class Options(BaseModel):
     """Frozen, strict about names: an unknown key is an error. Infinity and NaN are no values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("output_dir", "dataset_path", mode="before", check_fields=False)
+    @classmethod
+    def _refuse_empty_path(cls, value: object) -> object:
+        """An unset variable in a script gives an empty text, which would mean the current folder."""
+        if value == "":
+            raise UsageError("error.config.empty_path", where="--output_dir, --dataset_path")
+        return value
 
 
 class ModelOptions(Options):
@@ -78,14 +86,14 @@ class OptimizationOptions(Options):
     learning_rate: float = Field(2e-4, gt=0)
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    num_train_epochs: float = Field(3.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)
+    num_train_epochs: float = Field(3.0, gt=0, le=1e6)
+    max_steps: int | None = Field(None, ge=1, le=10**9)
     per_device_train_batch_size: int = Field(8, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
     token_budget: int | None = Field(None, ge=16)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
     until_learned: bool = False
 
 
@@ -181,7 +189,7 @@ def _read_yaml(path: Path) -> dict[str, object]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as unreadable:
         raise UsageError("error.config.unreadable", where=str(path), reason=unreadable.strerror) from unreadable
-    except (yaml.YAMLError, UnicodeDecodeError) as broken:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as broken:
         raise UsageError("error.config.not_yaml", where=str(path), reason=str(broken)) from broken
     if content is None:
         return {}

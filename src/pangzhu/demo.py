@@ -6,6 +6,7 @@ side. It succeeds only if every taught answer is generated word for word, white 
 Left to others: every stage; this is the order they are called in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,21 +36,32 @@ NUM_EPOCHS = 6
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What was trained, and how base and adapter answer."""
+    """What was trained, and how it answers.
+
+    Args:
+        trained: the run.
+        comparison: base and adapter side by side; of the taught questions one wording a fact.
+        recall: the other taught wordings, which the adapter alone is asked.
+    """
 
     trained: TrainResult
     comparison: Comparison
+    recall: tuple[ComparedRow, ...] = ()
+
+    @property
+    def taught(self) -> list[ComparedRow]:
+        """Every taught question."""
+        return [row for row in (*self.comparison.rows, *self.recall) if row.kind == "taught"]
 
     @property
     def num_verbatim(self) -> int:
         """Taught questions that the adapter answers word for word."""
-        return sum(row.verbatim(self._adapter) for row in self.comparison.rows if row.kind == "taught")
+        return sum(row.verbatim(self._adapter) for row in self.taught)
 
     @property
     def exit_code(self) -> int:
         """0 only if every taught question is answered word for word."""
-        num_taught = self.comparison.score(self._adapter, "taught").num_rows
-        return 0 if self.num_verbatim == num_taught > 0 else VerificationError.exit_code
+        return 0 if self.num_verbatim == len(self.taught) > 0 else VerificationError.exit_code
 
     @property
     def verdict(self) -> str:
@@ -67,7 +79,8 @@ class DemoResult:
 
     def as_json(self) -> dict[str, object]:
         """Training result, figures and answers."""
-        return {"trained": self.trained.as_json(), "num_verbatim": self.num_verbatim, **self.comparison.as_json()}
+        figures = {"num_taught": len(self.taught), "num_verbatim": self.num_verbatim}
+        return {"trained": self.trained.as_json(), **figures, **self.comparison.as_json()}
 
     def render(self) -> "Group":
         """A few rows of each kind side by side, the figures, and what they mean."""
@@ -83,9 +96,9 @@ class DemoResult:
 
     def _taught_line(self) -> str:
         """How many taught answers are exact, and how many are right, where that is another number."""
-        taught = self.comparison.score(self._adapter, "taught")
-        key = "demo.taught" if taught.num_right == self.num_verbatim else "demo.taught_but_for_punctuation"
-        return text(key, num=self.num_verbatim, num_right=taught.num_right, total=taught.num_rows)
+        num_right = sum(row.right(self._adapter) for row in self.taught)
+        key = "demo.taught" if num_right == self.num_verbatim else "demo.taught_but_for_punctuation"
+        return text(key, num=self.num_verbatim, num_right=num_right, total=len(self.taught))
 
     def _shown(self) -> list[ComparedRow]:
         """A few rows of each kind, taught first; no fact twice, so that the same answer is not shown again and again."""
@@ -109,9 +122,26 @@ def run(config: DemoConfig) -> DemoResult:
     options = config.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
     engine = load_engine(options, [f"law={config.output_dir}"])
     say("demo.asking")
-    comparison = ask(engine, questions(), GenerationOptions(max_new_tokens=MAX_ANSWER_TOKENS))
+    side_by_side, other_wordings = first_wordings(questions())
+    greedy = GenerationOptions(max_new_tokens=MAX_ANSWER_TOKENS)
+    comparison = ask(engine, side_by_side, greedy)
+    recall = ask(engine, other_wordings, greedy, names=engine.names[-1:])
     say("compare.written", file=comparison.write(config.output_dir / RUN))
-    return DemoResult(trained, comparison)
+    say("compare.written", file=recall.write(config.output_dir / RUN / "recall"))
+    return DemoResult(trained, comparison, recall.rows)
+
+
+def first_wordings(asked: Sequence[Conversation]) -> tuple[list[Conversation], list[Conversation]]:
+    """The questions to put to base and adapter (a taught fact in one wording), and the other taught wordings."""
+    seen: set[str | None] = set()
+    first: list[Conversation] = []
+    other: list[Conversation] = []
+    for row in asked:
+        fact = row.field("fact")
+        again = row.field("kind") == "taught" and fact is not None and fact in seen
+        (other if again else first).append(row)
+        seen.add(fact)
+    return first, other
 
 
 def demo_recipe(config: DemoConfig) -> TrainConfig:

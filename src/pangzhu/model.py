@@ -102,7 +102,16 @@ def load_base(
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as broken:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        ImportError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as broken:
         raise ModelError("error.model.weights_unreadable", where=str(folder), reason=str(broken)) from broken
     if missing := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
         raise ModelError("error.model.weights_missing", where=str(folder), names=", ".join(missing[:3]))
@@ -185,12 +194,16 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _check_architecture(folder: Path) -> None:
-    named = read_json(folder / "config.json").get("architectures") or ["?"]
-    if named[0] not in ARCHITECTURES:
+    config = read_json(folder / "config.json")
+    if "quantization_config" in config:
+        raise ModelError("error.model.quantized", where=str(folder / "config.json"))
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else "?"
+    if architecture not in ARCHITECTURES:
         raise ModelError(
             "error.model.architecture",
             where=str(folder / "config.json"),
-            architecture=named[0],
+            architecture=architecture,
             known=", ".join(sorted(ARCHITECTURES)),
         )
 

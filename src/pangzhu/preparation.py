@@ -53,8 +53,9 @@ def prepare_base(options: ModelOptions, *, system: str | None = None) -> Prepare
 def prepare_training_base(config: TrainConfig) -> PreparedBase:
     """As `prepare_base`; where none is named, the base that the run in the output folder began with: which hub answers
     may change from day to day."""
-    record = checkpoint.read_record(config.output_dir / checkpoint.RUN)
-    if record and config.model_name_or_path is None:
+    goes_on = config.model_name_or_path is None and config.resume == "auto"
+    record = checkpoint.read_record(config.output_dir / checkpoint.RUN) if goes_on else None
+    if record:
         config = config.model_copy(update={"model_name_or_path": record.decisions.get("base")})
     return prepare_base(config, system=config.system)
 

@@ -93,6 +93,11 @@ class Progress:
         self._step_loss, self._step_supervised = 0.0, 0
         self._started = time.perf_counter()
 
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._steps.num_steps
+
     def count(self, batch: MicroBatch, outcomes: Sequence[RowOutcome]) -> None:
         """Take in one micro-batch's outcome."""
         self.num_tokens += batch.num_tokens

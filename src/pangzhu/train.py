@@ -23,7 +23,7 @@ from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig
 from pangzhu.decisions import Decisions, decide, load_model
 from pangzhu.engines import visible
-from pangzhu.errors import UsageError
+from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
 from pangzhu.model import base_fingerprint
 from pangzhu.preparation import (
@@ -121,7 +121,11 @@ def train_rows(
             say("train.adapter_damaged", fault=fault)
             record = replace(record, state="running")
         _keep_rejects(run_dir, rows)
-        result = _run(config, base, rows, _Run(run_dir, record, steps, on_step))
+        try:
+            result = _run(config, base, rows, _Run(run_dir, record, steps, on_step))
+        except (DivergedError, VerificationError):  # the same settings would fail again: let others begin here
+            checkpoint.write_record(run_dir, replace(record, state="failed"))
+            raise
     gc.collect()  # Trainer and its callbacks refer to each other and would keep the model in memory
     return result
 

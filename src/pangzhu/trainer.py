@@ -48,7 +48,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         self._sees_learned = config.lora_dropout == 0
         super().__init__(
             model=model,
-            args=training_arguments(config, on_cpu=model.device.type == "cpu"),
+            args=training_arguments(config, progress.num_steps, on_cpu=model.device.type == "cpu"),
             train_dataset=RowDataset(progress.examples),
             data_collator=collate,
             callbacks=[_RunCallback(progress, config, token_budget)],
@@ -107,15 +107,18 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
             raise DivergedError("error.train.loss_not_finite", where=places, step=self.state.global_step + 1)
 
 
-def training_arguments(config: TrainConfig, *, on_cpu: bool) -> TrainingArguments:
-    """Our options as Trainer's; what is not ours to choose is set so that nothing is hidden or logged elsewhere."""
+def training_arguments(config: TrainConfig, num_steps: int, *, on_cpu: bool) -> TrainingArguments:
+    """Our options as Trainer's; what is not ours to choose is set so that nothing is hidden or logged elsewhere.
+
+    Warm-up steps are rounded down: Trainer would round up, and the only step of a short run would have learning rate 0.
+    """
     return TrainingArguments(
         output_dir=str(config.output_dir / checkpoint.RUN / checkpoint.CHECKPOINTS),
         per_device_train_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
-        warmup_steps=config.warmup_ratio,
+        warmup_steps=int(config.warmup_ratio * num_steps),
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps or -1,
         weight_decay=config.weight_decay,

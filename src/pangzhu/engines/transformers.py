@@ -299,6 +299,7 @@ def _precision(
 def _attach(model: "PreTrainedModel", adapters: Sequence[LoadedAdapter]) -> Any:  # base or PeftModel
     """The base with every adapter loaded beside it, none of them merged."""
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     attached: Any = model
     for adapter in adapters:
@@ -307,7 +308,7 @@ def _attach(model: "PreTrainedModel", adapters: Sequence[LoadedAdapter]) -> Any:
                 attached = PeftModel.from_pretrained(model, str(adapter.folder), adapter_name=adapter.peft_name)
             else:
                 attached.load_adapter(str(adapter.folder), adapter_name=adapter.peft_name)
-        except (ValueError, RuntimeError, OSError, TypeError) as broken:
+        except (ValueError, RuntimeError, OSError, TypeError, KeyError, SafetensorError) as broken:
             raise ModelError("error.adapter.unloadable", where=str(adapter.folder), reason=str(broken)) from broken
     return attached.eval()
 

@@ -22,7 +22,7 @@ from pangzhu.messages import say
 
 STAMP = "pangzhu.json"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+DISK_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def user_cache_dir() -> Path:

@@ -7,6 +7,8 @@ MESSAGES = {
     "error.config.top_p_without_temperature.fix": "Give --temperature too, for instance 0.7, or leave --top_p out.",
     "error.config.unknown_key": "Unknown option “{name}”.{hint}",
     "error.config.unknown_key.fix": "Correct the name; `--help` lists every option.",
+    "error.config.empty_path": "A path is empty.",
+    "error.config.empty_path.fix": "Give a path; in a script, check that the variable is set.",
     "error.config.unreadable": "The configuration file cannot be read: {reason}.",
     "error.config.unreadable.fix": "Check the path and the file's permissions.",
     "error.config.not_yaml": "The configuration file is not valid YAML: {reason}.",

@@ -7,6 +7,8 @@ MESSAGES = {
     "error.config.top_p_without_temperature.fix": "同时给出 --temperature，例如 0.7，或去掉 --top_p。",
     "error.config.unknown_key": "没有“{name}”这个选项。{hint}",
     "error.config.unknown_key.fix": "改正名称；`--help` 会列出全部选项。",
+    "error.config.empty_path": "有一个路径是空的。",
+    "error.config.empty_path.fix": "请给出路径；如果写在脚本里，请检查变量是否已经设置。",
     "error.config.unreadable": "读不了配置文件：{reason}。",
     "error.config.unreadable.fix": "检查路径和文件权限。",
     "error.config.not_yaml": "配置文件不是合法的 YAML：{reason}。",
