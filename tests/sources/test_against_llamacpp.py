@@ -11,7 +11,7 @@ block), which no conversion can copy:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Converted:
     base: BaseModel
     tokenizer: Any
     model: Any
+    answers: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Ids of the question in the chat template, up to where the answer begins."""
@@ -43,10 +44,13 @@ class Converted:
         return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
     def greedy(self, prompt_ids: Sequence[int]) -> list[int]:
-        """The greedy continuation of `NUM_TOKENS` tokens, or fewer up to an end token."""
-        with torch.no_grad():
-            ids = self.model.generate(torch.tensor([prompt_ids]), max_new_tokens=NUM_TOKENS, do_sample=False)
-        return [int(token) for token in ids[0, len(prompt_ids) :]]
+        """The greedy continuation of `NUM_TOKENS` tokens, or fewer up to an end token; generated once a prompt."""
+        key = tuple(prompt_ids)
+        if key not in self.answers:
+            with torch.no_grad():
+                ids = self.model.generate(torch.tensor([prompt_ids]), max_new_tokens=NUM_TOKENS, do_sample=False)
+            self.answers[key] = ids[0, len(prompt_ids) :].tolist()
+        return self.answers[key]
 
     def lead(self, ids: Sequence[int], chosen: int, other: int) -> float:
         """Log-probability of `chosen` less that of `other`, as the token after `ids`."""
