@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,7 @@ def test_without_the_count_of_learned_tokens_no_step_is_made(tmp_path: Path) -> 
 
 WORKER = """
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 import torch
@@ -394,6 +396,15 @@ def test_a_signal_ends_the_run_after_the_step_under_way(
     assert len(said) == 1
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, as at a terminal; a shell's background job ignores it from its start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     def stop(report: StepReport) -> None:
         signal.raise_signal(signal.SIGINT)
