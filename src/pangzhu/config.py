@@ -25,6 +25,7 @@ Precision = Literal["auto", "bf16", "float32"]
 TrainOn = Literal["assistant", "last", "all"]
 Overlong = Literal["fail", "drop", "truncate"]
 Device = Literal["auto", "cpu", "cuda"]
+Technique = Literal["attention", "layers", "lora", "loss", "prefix", "pruning"]
 
 
 class Options(BaseModel):
@@ -97,6 +98,13 @@ class OptimizationOptions(Options):
     until_learned: bool = False
 
 
+class FastOptions(Options):
+    """How much of the fast path is taken; `off` is transformers and peft as they are."""
+
+    fast: Literal["on", "off"] = "on"
+    fast_without: tuple[Technique, ...] = ()
+
+
 class RunOptions(Options):
     """Where the run lives and how it reports."""
 
@@ -106,7 +114,7 @@ class RunOptions(Options):
     logging_steps: int = Field(1, ge=1)
 
 
-class TrainConfig(ModelOptions, DataOptions, LoraOptions, OptimizationOptions, RunOptions):
+class TrainConfig(ModelOptions, DataOptions, LoraOptions, OptimizationOptions, FastOptions, RunOptions):
     """Everything `pangzhu train` needs to know."""
 
 
@@ -148,7 +156,7 @@ class CompareConfig(ModelOptions):
     allow_base_mismatch: bool = False
 
 
-class DemoConfig(ModelOptions):
+class DemoConfig(ModelOptions, FastOptions):
     """Everything `pangzhu demo` needs to know."""
 
     output_dir: Path = Path("lora_output")

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pangzhu import machine, plan
-from pangzhu.config import TrainConfig
+from pangzhu.config import FastOptions, TrainConfig
 from pangzhu.messages import say
 from pangzhu.model import attach_lora, load_base, read_json, trainable_parameters
 from pangzhu.preparation import PreparedBase, PreparedRows, decide_device
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from pangzhu.fast.path import FastPath
 
 BYTES_PER_WEIGHT = {"bf16": 2, "float32": 4}
 
@@ -74,6 +76,26 @@ def load_model(config: TrainConfig, base: PreparedBase, decisions: Decisions) ->
         budget=decisions.token_budget,
     )
     return lora
+
+
+def choose_path(config: FastOptions, model: "PeftModel", *, longest: int) -> "FastPath | None":
+    """The model's fast path, or None where it is switched off; what it leaves to the reference path is said.
+
+    Args:
+        config: what is wanted.
+        model: base with its adapter.
+        longest: tokens of the longest row.
+    """
+    from pangzhu.fast.path import FastPath
+    from pangzhu.fast.techniques import Techniques
+
+    if config.fast == "off":
+        say("fast.off")
+        return None
+    path = FastPath(model, Techniques.without(config.fast_without), longest=longest)
+    for reason in path.reasons:
+        say("fast.reason", reason=reason)
+    return path
 
 
 def _precision(

@@ -162,10 +162,15 @@ def _measured(
 def _outcomes(engine: "TransformersEngine", name: str, examples: Sequence[TokenizedExample]) -> list[RowOutcome]:
     import torch
 
+    from pangzhu.fast.path import FastPath
+    from pangzhu.fast.techniques import Techniques
+
     outcomes: list[RowOutcome] = []
-    with engine.using(name) as model, torch.inference_mode():
+    longest = max((len(example.input_ids) for example in examples), default=0)
+    fast = FastPath(engine.model, Techniques(), longest=longest)
+    with engine.using(name) as model, torch.no_grad():
         for piece in split_to_budget(lay_end_to_end(list(enumerate(examples))), MAX_TOKEN_BUDGET):
-            outcomes += forward_rows(model, piece.to(model.device)).rows
+            outcomes += forward_rows(model, piece.to(model.device), fast).rows
     return outcomes
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from pangzhu.batching import MicroBatch
+from pangzhu.fast.loss import Scores, score_logits
+from pangzhu.fast.path import FastPath
 from pangzhu.tokenization import IGNORED
 
 if TYPE_CHECKING:
@@ -50,55 +51,54 @@ class StepOutcome:
     rows: tuple[RowOutcome, ...]
 
 
-def forward_rows(model: "PreTrainedModel", batch: MicroBatch) -> StepOutcome:
-    """Teacher-forced pass over one micro-batch; call it under `torch.no_grad()` to measure only."""
+def forward_rows(model: "PreTrainedModel", batch: MicroBatch, fast: FastPath | None = None) -> StepOutcome:
+    """Teacher-forced pass over one micro-batch; call it under `torch.no_grad()` to measure only.
+
+    Args:
+        model: base, with or without adapters.
+        batch: rows laid end to end.
+        fast: the model's fast path; None takes the reference path, transformers and peft as they are.
+    """
+    if fast is None or not batch.num_supervised:  # nothing to learn: a zero that is attached to the graph
+        scores, row_numbers = _reference(model, batch)
+    else:
+        scores, row_numbers = fast.score(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            shift_labels=batch.shift_labels,
+            row_lengths=batch.row_lengths,
+        )
+    return StepOutcome(scores.loss_sum, _row_outcomes(batch, scores, row_numbers))
+
+
+def _reference(model: "PreTrainedModel", batch: MicroBatch) -> tuple[Scores, torch.Tensor]:
     labels = batch.shift_labels[0]
     places = (labels != IGNORED).nonzero()[:, 0]
-    targets = labels[places]
     logits = model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
         use_cache=False,  # a cache would switch packed-row detection off, and rows would see each other
         logits_to_keep=places,
     ).logits[0]
-    scores = logits.float()
-    losses = cross_entropy(scores, targets, reduction="none")
-    with torch.no_grad():
-        leads, needed = _leads(scores.detach(), targets, resolution=torch.finfo(logits.dtype).eps)
-        rows = _row_outcomes(batch, places, losses, leads=leads, needed=needed)
-    return StepOutcome(losses.sum(), rows)
-
-
-def _leads(scores: torch.Tensor, targets: torch.Tensor, *, resolution: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far the right token leads the best other one, and how far it must to count; both `(S,)`, nats.
-
-    The margin grows with the logits: two steps of the number format at their size, since one step is a near tie.
-    `scores` is changed and put back, which spares a copy of `(S, V)`; the loss keeps no reference to it.
-    """
-    right = scores.gather(1, targets[:, None])
-    scores.scatter_(1, targets[:, None], -torch.inf)
-    best_other = scores.amax(dim=-1)
-    scores.scatter_(1, targets[:, None], right)
-    needed = (2 * resolution * right[:, 0].abs()).clamp(min=LEARNED_MARGIN)
-    return right[:, 0] - best_other, needed
-
-
-def _row_outcomes(
-    batch: MicroBatch, places: torch.Tensor, losses: torch.Tensor, *, leads: torch.Tensor, needed: torch.Tensor
-) -> tuple[RowOutcome, ...]:
     ends = torch.tensor(batch.row_lengths, device=places.device).cumsum(0)
-    row_of_place = torch.searchsorted(ends, places, right=True)
+    return score_logits(logits, labels[places]), torch.searchsorted(ends, places, right=True)
+
+
+def _row_outcomes(batch: MicroBatch, scores: Scores, row_numbers: torch.Tensor) -> tuple[RowOutcome, ...]:
+    """Each row's outcome. The margin grows with the logits: two steps of the number format at their size, since one step
+    is a near tie."""
+    needed = (2 * scores.resolution * scores.right.abs()).clamp(min=LEARNED_MARGIN)
     outcomes = []
     for number, index in enumerate(batch.row_indices):
-        own = row_of_place == number
-        learned = bool((leads[own] > needed[own]).all())
+        own = row_numbers == number
+        learned = bool((scores.leads[own] > needed[own]).all())
         outcomes.append(
             RowOutcome(
                 row_index=index,
-                loss=float(losses[own].sum()),
+                loss=float(scores.losses[own].sum()),
                 num_supervised=int(own.sum()),
                 learned=learned,
-                near_tie=not learned and bool((leads[own] >= -needed[own]).all()),
+                near_tie=not learned and bool((scores.leads[own] >= -needed[own]).all()),
             )
         )
     return tuple(outcomes)

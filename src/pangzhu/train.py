@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pangzhu import adapter, checkpoint, plan
 from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig
-from pangzhu.decisions import Decisions, decide, load_model
+from pangzhu.decisions import Decisions, choose_path, decide, load_model
 from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from peft import PeftModel
 
+    from pangzhu.fast.path import FastPath
     from pangzhu.progress import StepReport
 
 REJECTED = "rejected.txt"  # rows left out by --skip_bad, beside the record
@@ -155,7 +156,8 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     checkpoint.write_record(run.folder, record)
     model = load_model(config, base, decisions)
     progress = Progress(run.folder / checkpoint.METRICS, rows.tokenized.examples, run.steps, run.on_step)
-    trainer = RowTrainer(model, config, progress, token_budget=decisions.token_budget)
+    fast = choose_path(config, model, longest=rows.tokenized.longest)
+    trainer = RowTrainer(model, config, progress, token_budget=decisions.token_budget, fast=fast)
     if resumed_from:
         say("train.resumed", checkpoint=resumed_from.name)
     started = time.perf_counter()
@@ -163,7 +165,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     seconds = time.perf_counter() - started
     progress.raise_if_interrupted(config.output_dir)
     adapter.round_to_bf16(model)
-    learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget)
+    learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget, fast)
     result = TrainResult(
         output_dir=config.output_dir,
         base_name=base.source.name,
@@ -180,9 +182,9 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     return result
 
 
-def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int) -> list[bool]:
+def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "FastPath | None") -> list[bool]:
     say("train.confirming")
-    return confirm_learned(model, rows.tokenized.examples, token_budget)
+    return confirm_learned(model, rows.tokenized.examples, token_budget, fast)
 
 
 def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:

@@ -20,6 +20,7 @@ from pangzhu.adapter import round_to_bf16
 from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end, split_to_budget
 from pangzhu.config import TrainConfig
 from pangzhu.errors import DivergedError
+from pangzhu.fast.path import FastPath
 from pangzhu.messages import say
 from pangzhu.model import trainable_parameters
 from pangzhu.progress import Progress, stop_on_signal
@@ -40,10 +41,20 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         config: the run.
         progress: is told what happens.
         token_budget: most tokens in one forward pass.
+        fast: the model's fast path; None takes the reference path.
     """
 
-    def __init__(self, model: "PeftModel", config: TrainConfig, progress: Progress, *, token_budget: int) -> None:
+    def __init__(
+        self,
+        model: "PeftModel",
+        config: TrainConfig,
+        progress: Progress,
+        *,
+        token_budget: int,
+        fast: FastPath | None = None,
+    ) -> None:
         self._progress = progress
+        self._fast = fast
         self._token_budget = token_budget
         self._sees_learned = config.lora_dropout == 0
         super().__init__(
@@ -51,7 +62,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
             args=training_arguments(config, progress.num_steps, on_cpu=model.device.type == "cpu"),
             train_dataset=RowDataset(progress.examples),
             data_collator=collate,
-            callbacks=[_RunCallback(progress, config, token_budget)],
+            callbacks=[_RunCallback(progress, config, token_budget, fast)],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # makes Trainer count the supervised tokens of the whole step
@@ -87,7 +98,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
             with nullcontext() if last else self.accelerator.no_sync(model=model):
-                outcome = forward_rows(model, piece)
+                outcome = forward_rows(model, piece, self._fast)
                 loss = outcome.loss_sum * scale
                 self._require_finite(loss, piece)
                 self.accelerator.backward(loss)
@@ -136,13 +147,15 @@ def training_arguments(config: TrainConfig, num_steps: int, *, on_cpu: bool) -> 
     )
 
 
-def confirm_learned(model: "PeftModel", examples: Sequence[TokenizedExample], token_budget: int) -> list[bool]:
+def confirm_learned(
+    model: "PeftModel", examples: Sequence[TokenizedExample], token_budget: int, fast: FastPath | None = None
+) -> list[bool]:
     """Whether each row is learned with the weights as they are, by one teacher-forced pass without dropout."""
     learned = [False] * len(examples)
     model.eval()
     with torch.no_grad():
         for piece in split_to_budget(lay_end_to_end(list(enumerate(examples))), token_budget):
-            for outcome in forward_rows(model, piece.to(model.device)).rows:
+            for outcome in forward_rows(model, piece.to(model.device), fast).rows:
                 learned[outcome.row_index] = outcome.learned
     return learned
 
@@ -150,10 +163,13 @@ def confirm_learned(model: "PeftModel", examples: Sequence[TokenizedExample], to
 class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' classes carry no types
     """Between steps: refuse a gradient that is not finite, stop when asked or learned, seal checkpoints."""
 
-    def __init__(self, progress: Progress, config: TrainConfig, token_budget: int) -> None:
+    def __init__(
+        self, progress: Progress, config: TrainConfig, token_budget: int, fast: FastPath | None = None
+    ) -> None:
         self._progress = progress
         self._config = config
         self._token_budget = token_budget
+        self._fast = fast
 
     def on_pre_optimizer_step(
         self,
@@ -206,7 +222,7 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         if not due:
             return False
         with _rounded(model):
-            progress.learned = confirm_learned(model, progress.examples, self._token_budget)
+            progress.learned = confirm_learned(model, progress.examples, self._token_budget, self._fast)
         model.train()
         progress.confirmed = all(progress.learned)
         return progress.confirmed

@@ -35,6 +35,7 @@ PANELS: dict[type[Options], str] = {  # in the order of a help page; what no cla
     options.LoraOptions: "panel.lora",
     options.OptimizationOptions: "panel.optimization",
     options.GenerationOptions: "panel.generation",
+    options.FastOptions: "panel.fast",
     options.RunOptions: "panel.run",
 }
 TYPE_WORDS: dict[object, str] = {int: "cli.type.int", float: "cli.type.float", Path: "cli.type.path"}
@@ -209,7 +210,7 @@ def _sentence(name: str, field: FieldInfo) -> str:
 
 def _type_word(bare: object) -> str:
     """The word for a value in help: `cosine|linear`, or whole number, number, path, text."""
-    if get_origin(bare) is Literal:
-        return "|".join(get_args(bare))
     element = get_args(bare)[0] if get_origin(bare) is tuple else bare
+    if get_origin(element) is Literal:
+        return "|".join(get_args(element))
     return text(TYPE_WORDS.get(element, "cli.type.text"))

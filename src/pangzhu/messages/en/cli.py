@@ -95,6 +95,7 @@ MESSAGES = {
     "panel.lora": "LoRA",
     "panel.optimization": "Optimisation",
     "panel.generation": "Answers",
+    "panel.fast": "Fast path",
     "panel.run": "Run",
     "panel.verb": "This verb",
     "panel.general": "General",

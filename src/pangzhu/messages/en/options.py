@@ -40,6 +40,8 @@ MESSAGES = {
     "option.max_grad_norm": "Gradients are scaled down to this norm; 0 = never.",
     "option.seed": "Start of all random numbers: the same seed gives the same run.",
     "option.until_learned": "Stop as soon as every row is answered word for word.",
+    "option.fast": "on = the fast path wherever it applies; off = transformers and peft as they are, with the same loss.",
+    "option.fast_without": "A technique of the fast path to leave out, to measure it or to find a fault; may be given several times.",
     "option.output_dir": "Folder for what is made: adapter, records, checkpoints. compare and eval write nothing without it.",
     "option.resume": "auto = go on with an unfinished run of the same settings; never = begin anew.",
     "option.save_steps": "Optimizer steps between two checkpoints.",

@@ -90,6 +90,7 @@ MESSAGES = {
     "panel.lora": "LoRA",
     "panel.optimization": "优化",
     "panel.generation": "回答",
+    "panel.fast": "快速路径",
     "panel.run": "运行",
     "panel.verb": "本命令",
     "panel.general": "通用",

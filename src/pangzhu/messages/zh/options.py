@@ -34,6 +34,8 @@ MESSAGES = {
     "option.max_grad_norm": "梯度范数超过它就按比例缩小；0 = 不限制。",
     "option.seed": "随机数种子：种子相同，结果相同。",
     "option.until_learned": "每一行都能一字不差地答出时就停止。",
+    "option.fast": "on = 凡是适用的地方都走快速路径；off = 原样使用 transformers 和 peft，损失相同。",
+    "option.fast_without": "不使用快速路径的某一项技术，用来测量它或查找问题；可以给多次。",
     "option.output_dir": "结果文件夹：适配器、记录、检查点。compare 和 eval 不给时不写任何文件。",
     "option.resume": "auto = 继续同样设置下未完成的训练；never = 重新开始。",
     "option.save_steps": "每隔多少步保存一次检查点。",

@@ -1,0 +1,147 @@
+"""A whole decoder, driven over a stream of tokens: embedding, layers, last norm.
+
+The modules stay transformers' and peft's; this file knows only in which order they are computed, which the supported
+families (`pangzhu.fast.support`) share: norm, attention, residual, norm, gated MLP, residual.
+
+In the last layer every token still gives its key and value, but only the places that predict a learned token ask: their
+queries, their MLP and the last norm are all that is computed there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import silu
+
+from pangzhu.fast import attention, layers, lora
+from pangzhu.fast.attention import Block
+from pangzhu.fast.stream import Stream
+from pangzhu.fast.techniques import Techniques
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """K key-value heads, G query heads to each, D numbers a head."""
+
+    num_kv: int
+    num_groups: int
+    head_dim: int
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """Columns of queries, keys and values."""
+        keys = self.num_kv * self.head_dim
+        return keys * self.num_groups, keys, keys
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Which tokens ask in a layer: all, or those at `places`; with their rotations and the keys they see."""
+
+    places: Tensor | None
+    rotation: tuple[Tensor, Tensor]
+    seen: "tuple[Block, ...] | Tensor"
+
+    def take(self, x: Tensor) -> Tensor:
+        """`(T, ...)` at the tokens that ask."""
+        return x if self.places is None else x[self.places]
+
+
+class FastDecoder:
+    """Hidden states of a stream through a supported decoder.
+
+    Args:
+        model: the decoder without its head (`Qwen2Model` and its like).
+        techniques: what is done the fast way.
+    """
+
+    def __init__(self, model: Any, techniques: Techniques) -> None:
+        config = model.config
+        num_kv = config.num_key_value_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._model = model
+        self._techniques = techniques
+        self._heads = Heads(num_kv, config.num_attention_heads // num_kv, head_dim)
+
+    def __call__(self, stream: Stream) -> Tensor:
+        """Hidden states after the last norm at the stream's places, `(W, H)`."""
+        model = self._model
+        x = model.embed_tokens(stream.input_ids)
+        cos, sin = (angles[0] for angles in model.rotary_emb(x[None], stream.position_ids[None]))
+        everyone = self._asking(stream, None, (cos, sin))
+        prunes = self._techniques.pruning
+        some = self._asking(stream, stream.places, (cos, sin)) if prunes else everyone
+        *first, last = model.layers
+        for layer in first:
+            x = self._layer(layer, x, keys=(cos, sin), asking=everyone)
+        x = self._layer(last, x, keys=(cos, sin), asking=some)
+        return self._norm(model.norm, x if prunes else x[stream.places])
+
+    def _asking(self, stream: Stream, places: Tensor | None, rotation: tuple[Tensor, Tensor]) -> _Asking:
+        if places is not None:
+            rotation = (rotation[0][places], rotation[1][places])
+        if not self._techniques.attention:
+            return _Asking(places, rotation, attention.dense_mask(stream.segments, stream.num_tokens, places))
+        blocks = (
+            attention.plan_blocks(stream.segments)
+            if places is None
+            else attention.plan_blocks_at(stream.segments, places)
+        )
+        return _Asking(places, rotation, tuple(blocks))
+
+    def _layer(self, layer: Any, x: Tensor, *, keys: tuple[Tensor, Tensor], asking: _Asking) -> Tensor:
+        """`(T, H)` to `(T, H)`, or to the tokens that ask alone."""
+        q, k, v = self._queries_keys_values(layer.self_attn, self._norm(layer.input_layernorm, x), keys, asking)
+        scale = layer.self_attn.scaling
+        attended = (
+            attention.attend_densely(q, k, v, mask=asking.seen, scale=scale)
+            if isinstance(asking.seen, Tensor)
+            else attention.attend(q, k, v, blocks=asking.seen, scale=scale)
+        )
+        x = asking.take(x) + self._project([layer.self_attn.o_proj], attended)[0]
+        return x + self._mlp(layer.mlp, self._norm(layer.post_attention_layernorm, x))
+
+    def _queries_keys_values(
+        self, module: Any, x: Tensor, keys: tuple[Tensor, Tensor], asking: _Asking
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`(K, S, G, D)`, `(K, T, D)`, `(K, T, D)`, queries and keys rotated."""
+        heads = self._heads
+        if hasattr(module, "qkv_proj"):
+            q, k, v = self._project([module.qkv_proj], x)[0].split(heads.widths, dim=-1)
+            q = asking.take(q)
+        elif asking.places is None:
+            q, k, v = self._project([module.q_proj, module.k_proj, module.v_proj], x)
+        else:
+            k, v = self._project([module.k_proj, module.v_proj], x)
+            (q,) = self._project([module.q_proj], asking.take(x))
+        if hasattr(module, "q_norm"):  # of every head by itself
+            q = self._norm(module.q_norm, q.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
+            k = self._norm(module.k_norm, k.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
+        rotated_q = self._rotate(q, asking.rotation, heads.num_groups)
+        rotated_k = self._rotate(k, keys, 1).squeeze(2)
+        return rotated_q, rotated_k, v.unflatten(-1, (heads.num_kv, heads.head_dim)).transpose(0, 1)
+
+    def _mlp(self, mlp: Any, x: Tensor) -> Tensor:
+        if hasattr(mlp, "gate_up_proj"):
+            gate, up = self._project([mlp.gate_up_proj], x)[0].chunk(2, dim=-1)
+        else:
+            gate, up = self._project([mlp.gate_proj, mlp.up_proj], x)
+        down = lora.read_linear(mlp.down_proj) if self._techniques.layers and self._techniques.lora else None
+        if down is not None and not down.dropout:
+            return layers.gated_down(gate, up, down)
+        return self._project([mlp.down_proj], silu(gate) * up)[0]
+
+    def _project(self, modules: Sequence[torch.nn.Module], x: Tensor) -> list[Tensor]:
+        return lora.project(modules, x) if self._techniques.lora else [module(x) for module in modules]
+
+    def _norm(self, module: Any, x: Tensor) -> Tensor:
+        if self._techniques.layers:
+            return layers.rms_norm(x, module.weight, module.variance_epsilon)
+        normed: Tensor = module(x)
+        return normed
+
+    def _rotate(self, x: Tensor, rotation: tuple[Tensor, Tensor], num_groups: int) -> Tensor:
+        turn = layers.rotate if self._techniques.layers else layers.rotate_by_autograd
+        return turn(x, *rotation, num_groups=num_groups, head_dim=self._heads.head_dim)

@@ -1,0 +1,79 @@
+"""The fast path of one model: what of it applies, and a micro-batch through it.
+
+Hidden states come from `FastDecoder` or, where the model is not known to it, from transformers; losses from the chunked
+head or, where the head is special, from its own logits. What does not apply is listed with its reason.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from pangzhu.fast import loss, support
+from pangzhu.fast.decoder import FastDecoder
+from pangzhu.fast.loss import Scores, Workspace
+from pangzhu.fast.stream import Stream, lay_out
+from pangzhu.fast.support import Reason
+from pangzhu.fast.techniques import Techniques
+
+
+class FastPath:
+    """What of the fast path applies to a model.
+
+    Args:
+        model: a causal language model, with or without peft's adapters.
+        techniques: what may be done the fast way.
+        longest: tokens of the longest row that will come.
+    """
+
+    def __init__(self, model: Any, techniques: Techniques, *, longest: int) -> None:
+        self._base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._techniques = techniques
+        self._workspace = Workspace()
+        no_decoder = support.why_not_decoder(self._base.model, longest=longest)
+        no_head = support.why_not_head(self._base)
+        self._decoder = None if no_decoder else FastDecoder(self._base.model, techniques)
+        self._scores_head = no_head is None and techniques.loss
+        no_adapters = None if no_decoder or not techniques.lora else support.why_not_adapters(self._base.model)
+        found = (no_decoder, no_head, no_adapters)
+        self.reasons: tuple[Reason, ...] = tuple(reason for reason in found if reason is not None)
+
+    @property
+    def drives_decoder(self) -> bool:
+        """Whether the layers are computed here."""
+        return self._decoder is not None
+
+    def score(
+        self, *, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]
+    ) -> tuple[Scores, Tensor]:
+        """A micro-batch's losses, and which of its rows each belongs to, `(S,)`.
+
+        Args:
+            input_ids: `(1, T)`, rows end to end.
+            position_ids: `(1, T)`, restarting at 0 with each row.
+            shift_labels: `(1, T)`, the next token of the same row where it is learned, else -100.
+            row_lengths: tokens of each row.
+        """
+        driven = self._decoder is not None
+        stream = lay_out(
+            input_ids[0],
+            shift_labels[0],
+            row_lengths,
+            share_prefixes=driven and self._techniques.prefix,
+            drop_tails=driven and self._techniques.pruning,
+        )
+        hidden = self._hidden_states(stream, input_ids, position_ids)
+        return self._scores(stream.spread(hidden), stream.targets), stream.row_numbers
+
+    def _hidden_states(self, stream: Stream, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """`(W, H)`."""
+        if self._decoder is not None:
+            return self._decoder(stream)
+        output = self._base.model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
+        hidden: Tensor = output.last_hidden_state[0, stream.places]
+        return hidden
+
+    def _scores(self, hidden: Tensor, targets: Tensor) -> Scores:
+        if self._scores_head:
+            return loss.score(hidden, self._base.lm_head.weight, targets, self._workspace)
+        return loss.score_logits(self._base.lm_head(hidden), targets)

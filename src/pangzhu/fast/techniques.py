@@ -1,0 +1,32 @@
+"""The techniques by name, each of which can be left out alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pangzhu.config import Technique
+
+
+@dataclass(frozen=True, slots=True)
+class Techniques:
+    """What is done the fast way; the other way is transformers' and peft's own.
+
+    Args:
+        attention: row by row; else one dense mask over the stream.
+        layers: norms, rotations and activations as single functions; else by autograd.
+        lora: adapters fused into their linear layer; else peft's forward.
+        loss: the head and its gradient in chunks; else logits of all learned tokens at once.
+        prefix: tokens that rows begin with alike computed once; else in every row.
+        pruning: tokens that no learned token depends on left out; else every token goes through every layer.
+    """
+
+    attention: bool = True
+    layers: bool = True
+    lora: bool = True
+    loss: bool = True
+    prefix: bool = True
+    pruning: bool = True
+
+    @classmethod
+    def without(cls, names: Iterable[Technique]) -> "Techniques":
+        """All but the named ones."""
+        return cls(**dict.fromkeys(names, False))
