@@ -109,6 +109,36 @@ def test_the_gradient_does_not_depend_on_how_the_rows_of_a_step_are_cut(
     agree(through_trainer, reference(double=double), tolerance)
 
 
+@pytest.mark.parametrize("most_tokens", [60, 25])
+def test_out_of_memory_halves_the_budget_and_the_step_stays_the_same(
+    most_tokens: int, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out in the backward pass, after part of the gradients were added."""
+    from pangzhu.batching import MicroBatch
+    from pangzhu.step import StepOutcome, forward_rows
+
+    def cramped(model: Any, piece: MicroBatch, *rest: Any) -> StepOutcome:
+        outcome = forward_rows(model, piece, *rest)
+        if piece.num_tokens > most_tokens:
+            outcome.loss_sum.backward()
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes.")
+        return outcome
+
+    monkeypatch.setattr("pangzhu.trainer.forward_rows", cramped)
+    found = gradients(tmp_path, batch=8, accumulation=2, double=True)
+    agree(found, reference(double=True), 1e-6)
+    assert len([sentence for sentence in said if "Memory ran out" in sentence]) >= 1
+
+
+def test_a_single_row_that_does_not_fit_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cramped(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes.")
+
+    monkeypatch.setattr("pangzhu.trainer.forward_rows", cramped)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        gradients(tmp_path, batch=4, accumulation=1, double=False)
+
+
 def test_rows_of_unequal_length_really_would_show_a_mean_of_means() -> None:
     model, rows = build_lora(), examples(*UNEQUAL)
     for row in rows:

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from pangzhu.messages import text
 
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # torch's words, in a RuntimeError
+
 
 class PangzhuError(Exception):
     """A fault with a name, a place and a remedy.
@@ -103,3 +105,8 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     """A hint naming the candidate closest to `word`, or an empty text where none is close."""
     found = get_close_matches(word, list(candidates), n=1, cutoff=0.6)
     return text("error.nearest", word=found[0]) if found else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)

@@ -19,7 +19,7 @@ from pangzhu import checkpoint
 from pangzhu.adapter import round_to_bf16
 from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end, split_to_budget
 from pangzhu.config import TrainConfig
-from pangzhu.errors import DivergedError
+from pangzhu.errors import DivergedError, is_out_of_memory
 from pangzhu.fast.path import FastPath
 from pangzhu.messages import say
 from pangzhu.model import trainable_parameters
@@ -95,16 +95,39 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         scale = self.accelerator.num_processes / max(1, int(num_items_in_batch))
         total = torch.zeros((), device=self.args.device)
         pieces = split_to_budget(batch, self._token_budget)
-        for number, piece in enumerate(pieces, start=1):
-            last = number == len(pieces)
-            with nullcontext() if last else self.accelerator.no_sync(model=model):
-                outcome = forward_rows(model, piece, self._fast)
-                loss = outcome.loss_sum * scale
-                self._require_finite(loss, piece)
-                self.accelerator.backward(loss)
-            self._progress.count(piece, outcome.rows)
-            total += loss.detach()
+        while pieces:
+            piece, *rest = pieces
+            with nullcontext() if not rest else self.accelerator.no_sync(model=model):
+                loss = self._within_memory(model, piece, scale)
+            if loss is None:
+                pieces = [smaller for piece in pieces for smaller in split_to_budget(piece, self._token_budget)]
+            else:
+                total += loss
+                pieces = rest
         return total
+
+    def _within_memory(self, model: torch.nn.Module, piece: MicroBatch, scale: float) -> torch.Tensor | None:
+        """One piece forward and backward; its share of the loss, or None where memory ran out.
+
+        Then the budget is halved, and the gradients are again those of the pieces before: the step stays the same step.
+        """
+        before = [None if p.grad is None else p.grad.clone() for p in trainable_parameters(model)]
+        try:
+            outcome = forward_rows(model, piece, self._fast)
+            loss = outcome.loss_sum * scale
+            self._require_finite(loss, piece)
+            self.accelerator.backward(loss)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or len(piece.row_lengths) == 1:
+                raise
+        else:
+            self._progress.count(piece, outcome.rows)
+            return loss.detach()
+        for parameter, gradient in zip(trainable_parameters(model), before, strict=True):
+            parameter.grad = gradient
+        self._token_budget = min(self._token_budget, piece.num_tokens) // 2
+        say("train.out_of_memory", budget=self._token_budget)
+        return None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass a step's figures on to the progress; Trainer's closing summary is not a step."""

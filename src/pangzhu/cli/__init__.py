@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pangzhu import __version__, messages
 from pangzhu.cli import console
 from pangzhu.cli.flags import Flags, read_flags
-from pangzhu.errors import InterruptedRunError, PangzhuError, ResourceError, UsageError, nearest
+from pangzhu.errors import InterruptedRunError, PangzhuError, ResourceError, UsageError, is_out_of_memory, nearest
 from pangzhu.messages import say
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ PANELS = {
     "panel.use": ("chat", "adapters"),
 }
 LATER = ("plan", "serve", "merge", "export", "doctor")
-OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # torch's words, in a RuntimeError
 BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE, what a shell reports for a reader that left
 
 
@@ -161,7 +160,7 @@ def _as_pangzhu_error(error: Exception) -> PangzhuError:
     """The error itself, or what it means; whatever is not recognised is a bug of Pangzhu."""
     if isinstance(error, PangzhuError):
         return error
-    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return ResourceError("error.cli.out_of_memory")
     if isinstance(error, OSError):
         return _as_disk_fault(error) or _as_bug(error)

@@ -63,6 +63,7 @@ MESSAGES = {
     "train.resumed": "Going on from {checkpoint}",
     "train.step": "step {step}/{num_steps}  loss {loss:.4f}  {tokens_per_second:.0f} tokens/s  learned "
     "{learned}/{num_rows} rows  {left} left",
+    "train.out_of_memory": "Memory ran out: micro-batches of at most {budget} tokens from here on, with the same optimizer steps.",
     "train.all_learned": "All rows are learned at step {step}, confirmed with the weights that will be saved.",
     "train.confirming": "Confirming what was learned with the weights that will be saved …",
     "train.stopping": "Stopping after this step and saving … (once more leaves at once)",

@@ -58,6 +58,7 @@ MESSAGES = {
     "fast.reason.adapters": "不是普通的 LoRA（DoRA、同时多个、已合并）",
     "train.resumed": "从 {checkpoint} 继续训练",
     "train.step": "第 {step}/{num_steps} 步  损失 {loss:.4f}  {tokens_per_second:.0f} 词元/秒  已学会 {learned}/{num_rows} 行  剩余 {left}",
+    "train.out_of_memory": "内存不够了：从这里起每个微批次最多 {budget} 个词元，优化步不变。",
     "train.all_learned": "第 {step} 步，全部数据行都已学会，并已用将要保存的权重确认。",
     "train.confirming": "正在用将要保存的权重确认学到了什么……",
     "train.stopping": "这一步结束后停止并保存……（再按一次立即退出）",
