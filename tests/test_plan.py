@@ -1,23 +1,30 @@
 """The arithmetic of a run, before it starts."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pangzhu.config import OptimizationOptions
+from pangzhu.config import LoraOptions, OptimizationOptions
 from pangzhu.plan import (
     MAX_TOKEN_BUDGET,
     MIN_TOKEN_BUDGET,
     ModelShape,
-    bytes_per_token,
     choose_token_budget,
+    plan_memory,
     plan_steps,
 )
 from pangzhu.tokenization import TokenizedDataset
 from tests.conftest import examples
 
-QWEN = ModelShape(num_layers=24, hidden_size=896, intermediate_size=4864, vocab_size=151_936)
+QWEN = ModelShape(
+    num_layers=24,
+    hidden_size=896,
+    intermediate_size=4864,
+    vocab_size=151_936,
+    num_heads=14,
+    key_width=128,
+    num_parameters=494_032_768,
+)
 
 
 def steps(num_rows: int, **options: Any) -> Any:  # a StepPlan
@@ -65,19 +72,44 @@ def test_the_counts_of_the_plan_are_those_of_the_rows() -> None:
     assert (plan.num_rows, plan.num_tokens, plan.num_supervised) == (4, 20, 8)
 
 
-def test_the_token_budget_stays_within_its_bounds() -> None:
-    assert choose_token_budget(QWEN, supervised_share=0.5, free_bytes=0) == MIN_TOKEN_BUDGET
-    assert choose_token_budget(QWEN, supervised_share=0.5, free_bytes=2**40) == MAX_TOKEN_BUDGET
+def memory(*, fast: bool = True, supervised_share: float = 0.5, **options: Any) -> Any:  # a MemoryPlan
+    return plan_memory(QWEN, LoraOptions(**options), precision="float32", fast=fast, supervised_share=supervised_share)
 
 
-def test_more_memory_and_fewer_learned_tokens_allow_larger_micro_batches() -> None:
-    budgets = [choose_token_budget(QWEN, supervised_share=0.5, free_bytes=gigabytes * 10**9) for gigabytes in (1, 2, 3)]
-    assert budgets == sorted(budgets)
-    assert bytes_per_token(QWEN, 0.1) < bytes_per_token(QWEN, 0.9)
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_token_budget_stays_within_its_bounds(fast: bool) -> None:
+    assert choose_token_budget(memory(fast=fast), free_bytes=0) == MIN_TOKEN_BUDGET
+    assert choose_token_budget(memory(fast=fast), free_bytes=2**40) == MAX_TOKEN_BUDGET
 
 
-def test_a_budgets_micro_batch_fits_in_the_memory_it_was_chosen_for(tmp_path: Path) -> None:
-    free = 2 * 10**9
-    budget = choose_token_budget(QWEN, supervised_share=0.5, free_bytes=free)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_budgets_micro_batch_fits_in_the_memory_it_was_chosen_for(fast: bool) -> None:
+    planned = memory(fast=fast)
+    free = int(planned.fixed + planned.most_logits + 700 * planned.per_token)
+    budget = choose_token_budget(planned, free_bytes=free)
     assert MIN_TOKEN_BUDGET < budget < MAX_TOKEN_BUDGET
-    assert budget * bytes_per_token(QWEN, 0.5) <= free
+    assert planned.peak(budget) <= free
+
+
+def test_a_small_micro_batch_takes_no_more_than_loading_the_model() -> None:
+    """The file is mapped while its weights are converted."""
+    planned = memory()
+    assert planned.peak(0) == planned.libraries + planned.weights + planned.loading
+    assert planned.peak(1024) > planned.peak(0)
+
+
+def test_more_memory_allows_larger_micro_batches() -> None:
+    budgets = [choose_token_budget(memory(), free_bytes=gigabytes * 10**9) for gigabytes in (3, 4, 5)]
+    assert budgets == sorted(budgets)
+    assert budgets[0] < budgets[-1]
+
+
+def test_the_fast_path_takes_less_and_the_reference_path_more_for_more_learned_tokens() -> None:
+    assert memory().per_token < 0.6 * memory(fast=False).per_token
+    shares = [memory(fast=False, supervised_share=share).per_token for share in (0.1, 0.9)]
+    assert shares[0] < shares[1]
+
+
+def test_the_adapter_of_the_half_billion_qwen_is_counted_exactly() -> None:
+    """549,888 numbers for each rank, with master, gradient and two moments in float32."""
+    assert memory(r=8).adapter == 8 * 549_888 * 16

@@ -346,15 +346,15 @@ def test_the_learned_count_is_what_a_pass_over_the_rows_finds(tmp_path: Path) ->
     counts = [report.learned for report in reports]
     assert counts[0] == 0
     assert counts[-1] == 3
-    assert sum(confirm_learned(model, rows, 1024)) == 3
-    assert confirm_learned(model, rows, 1) == confirm_learned(model, rows, 1024)
+    assert sum(confirm_learned(model, list(enumerate(rows)), 1024).values()) == 3
+    assert confirm_learned(model, list(enumerate(rows)), 1) == confirm_learned(model, list(enumerate(rows)), 1024)
 
 
 def test_learned_rows_are_found_without_moving_anything() -> None:
     model, rows = build_lora(lora_dropout=0.5), examples(5, 6)
     state = torch.get_rng_state()
     before = [parameter.clone() for parameter in model.parameters()]
-    confirm_learned(model, rows, 1024)
+    confirm_learned(model, list(enumerate(rows)), 1024)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(mine, other) for mine, other in zip(before, model.parameters(), strict=True))
 
@@ -482,6 +482,36 @@ def test_until_learned_stops_when_rounded_weights_confirm_it(tmp_path: Path, sai
     assert any(str(trainer.state.global_step) in sentence for sentence in said)
 
 
+def test_few_missing_rows_are_looked_at_again_at_the_end_of_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row counts as it was when last seen: the first of a pass may have been learned by the end of it."""
+    asked: list[list[int]] = []
+
+    def confirm(_: Any, rows: list[tuple[int, TokenizedExample]], *__: Any) -> dict[int, bool]:
+        asked.append([index for index, _ in rows])
+        return {index: True for index, _ in rows}
+
+    monkeypatch.setattr("pangzhu.trainer.confirm_learned", confirm)
+    config = config_for(tmp_path, until_learned=True, max_steps=40, per_device_train_batch_size=2)
+    trainer = trainer_for(build_lora(r=1), examples(*[5] * 10), config)
+    monkeypatch.setattr(trainer._progress, "count", lambda *_: None)
+    trainer._progress.learned = [True] * 8 + [False] * 2
+    trainer.train()
+    assert trainer.state.global_step == 5  # five steps a pass
+    assert asked == [[8, 9], list(range(10))]
+
+
+def test_many_missing_rows_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pangzhu.trainer.confirm_learned", lambda *_: pytest.fail("a pass that can save nothing"))
+    config = config_for(tmp_path, until_learned=True, max_steps=5, per_device_train_batch_size=2)
+    trainer = trainer_for(build_lora(r=1), examples(*[5] * 10), config)
+    monkeypatch.setattr(trainer._progress, "count", lambda *_: None)
+    trainer._progress.learned = [True] * 7 + [False] * 3
+    trainer.train()
+    assert trainer.state.global_step == 5
+
+
 def test_until_learned_with_dropout_looks_at_the_end_of_each_pass(tmp_path: Path) -> None:
     rows = examples(5, 6, 7, prompt=4)
     config = config_for(
@@ -499,4 +529,4 @@ def test_until_learned_with_dropout_looks_at_the_end_of_each_pass(tmp_path: Path
     trainer.train()
     assert trainer.state.global_step < 300
     assert trainer.state.global_step % 2 == 0  # two steps a pass
-    assert all(confirm_learned(model, rows, 1024))
+    assert all(confirm_learned(model, list(enumerate(rows)), 1024).values())

@@ -22,8 +22,8 @@ LORA_R = 8  # LoRA 的秩：旁注本有多厚
 LORA_ALPHA = 32  # 缩放系数：旁注说话的声音有多大
 LORA_DROPOUT = 0.0
 LEARNING_RATE = 6e-4
-PER_DEVICE_TRAIN_BATCH_SIZE = 10  # 每个优化步看多少行
-NUM_TRAIN_EPOCHS = 6  # 最多把数据看几遍
+PER_DEVICE_TRAIN_BATCH_SIZE = 5  # 每个优化步看多少行
+NUM_TRAIN_EPOCHS = 3.5  # 最多把数据看几遍
 UNTIL_LEARNED = True  # 全部学会就提前停
 SEED = 42
 

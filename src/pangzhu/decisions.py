@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pangzhu import machine, plan
 from pangzhu.config import FastOptions, TrainConfig
 from pangzhu.messages import say
-from pangzhu.model import attach_lora, load_base, read_json, trainable_parameters
+from pangzhu.model import attach_lora, load_base, num_parameters, read_json, trainable_parameters
 from pangzhu.preparation import PreparedBase, PreparedRows, decide_device
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
     from pangzhu.fast.path import FastPath
-
-BYTES_PER_WEIGHT = {"bf16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,15 @@ def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Decis
     torch.set_num_threads(num_threads)  # before the probe, which would measure another machine otherwise
     precision, probe = _precision(config, base.source.folder, device)
     share = rows.tokenized.num_supervised / rows.tokenized.num_tokens
-    budget = config.token_budget or plan.choose_token_budget(
-        _shape(base.source.folder),
+    memory = plan.plan_memory(
+        model_shape(base.source.folder),
+        config,
+        precision=precision,
+        fast=config.fast == "on" and device == "cpu",
         supervised_share=share,
-        free_bytes=_free_bytes(base.source.folder, device, precision),
     )
+    budget = config.token_budget or plan.choose_token_budget(memory, free_bytes=_free_bytes(device))
+    say("train.memory", gigabytes=memory.peak(min(budget, rows.tokenized.num_tokens)) / 1e9)
     return Decisions(base.source.name, device, num_threads, precision, budget, probe)
 
 
@@ -111,20 +113,28 @@ def _precision(
     return probe.chosen, asdict(probe)
 
 
-def _shape(folder: Path) -> plan.ModelShape:
+def model_shape(folder: Path) -> plan.ModelShape:
+    """Sizes of the model in a folder.
+
+    Raises:
+        ModelError: its config or weights cannot be read.
+    """
     sizes = read_json(folder / "config.json")
+    heads, hidden = int(sizes["num_attention_heads"]), int(sizes["hidden_size"])
+    head_dim = int(sizes.get("head_dim") or hidden // heads)
     return plan.ModelShape(
         num_layers=int(sizes["num_hidden_layers"]),
-        hidden_size=int(sizes["hidden_size"]),
+        hidden_size=hidden,
         intermediate_size=int(sizes["intermediate_size"]),
         vocab_size=int(sizes["vocab_size"]),
+        num_heads=heads,
+        key_width=head_dim * int(sizes.get("num_key_value_heads") or heads),
+        num_parameters=num_parameters(folder),
     )
 
 
-def _free_bytes(folder: Path, device: Literal["cpu", "cuda"], precision: Literal["bf16", "float32"]) -> int:
-    """Memory that will be left beside the model; its files hold two bytes a weight."""
+def _free_bytes(device: Literal["cpu", "cuda"]) -> int:
+    """Memory that can be taken, the model not yet in it."""
     import torch
 
-    free = int(torch.cuda.mem_get_info()[0]) if device == "cuda" else machine.available_memory()
-    on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return max(0, free - on_disk * BYTES_PER_WEIGHT[precision] // BYTES_PER_WEIGHT["bf16"])
+    return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else machine.available_memory()

@@ -30,8 +30,8 @@ NUM_SHOWN = 6  # of each kind, side by side
 
 # From the sweep in docs/decisions.md.
 LEARNING_RATE = 6e-4
-ROWS_PER_STEP = 10
-NUM_EPOCHS = 6
+ROWS_PER_STEP = 5
+NUM_EPOCHS = 3.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ Left to others: where the folder comes from (`pangzhu.sources`), what is saved (
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -191,6 +192,24 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError("error.model.file_unreadable", where=str(file), reason=type(content).__name__)
     return content
+
+
+def num_parameters(folder: Path) -> int:
+    """Numbers in the weights of a model folder, by their headers.
+
+    Raises:
+        ModelError: a file is not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        except (SafetensorError, OSError) as broken:
+            raise ModelError("error.model.weights_unreadable", where=str(file), reason=str(broken)) from broken
+    return total
 
 
 def _check_architecture(folder: Path) -> None:

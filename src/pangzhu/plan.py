@@ -1,26 +1,40 @@
 """What a run will do, before it does it: optimizer steps, passes over the rows, and how many tokens fit in memory.
 
-The arithmetic is pure. The memory rule counts what peft's LoRA layers and the loss keep for the backward pass; its
-factors were fitted to measured peaks (docs/decisions.md).
+The arithmetic is pure. The memory rule counts what the layers and the loss keep for the backward pass, on the path that is
+taken; its factors were fitted to measured peaks (`benchmarks/memory.py`).
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from pangzhu.config import OptimizationOptions
+from pangzhu.config import LoraOptions, OptimizationOptions
+from pangzhu.fast.loss import BYTES_A_CHUNK
 from pangzhu.tokenization import TokenizedDataset
 
 MIN_STEPS = 20  # below this AdamW with a warm-up has hardly moved the adapter
 MIN_PASSES = 3.0  # a row seen less often than this is seldom recalled
-MAX_TOKEN_BUDGET = 1024  # larger micro-batches gain no speed, and their mask grows with the square
+MAX_TOKEN_BUDGET = 1024  # larger micro-batches gain no speed
 MIN_TOKEN_BUDGET = 128
 USABLE_SHARE = 0.6  # of the memory that is free; the rest is for everything else on the machine
+BYTES_PER_ELEMENT = {"bf16": 2, "float32": 4}
+BYTES_PER_TRAINABLE = 16  # float32: master, gradient, AdamW's two moments
+LIBRARIES = 470 * 10**6  # Python, torch, transformers and peft as loaded
 
-# Bytes kept per token and layer: float32 copies of every LoRA input of hidden width, the norms; then the MLP's width.
+# The reference path, bytes kept per token and layer: float32 copies of every LoRA input of hidden width, the norms; then
+# the MLP's width.
 BYTES_PER_HIDDEN = 50
 BYTES_PER_INTERMEDIATE = 12
 BYTES_PER_LOGIT = 14  # bf16 logits, float32 copy, its gradient, the bf16 gradient, log-sum-exp scratch
 ALLOCATOR_SLACK = 1.4
+
+# The fast path: numbers kept per token and layer, of hidden width (residuals and norms, twice each; queries and attended
+# values), of the keys' width (keys and values), of the MLP's width (gate and up).
+KEPT_HIDDEN = 6
+KEPT_KEYS = 2
+KEPT_INTERMEDIATE = 2
+TYPICAL_KEYS = 150  # that a token sees: its probabilities are kept too, one a query head
+FAST_SLACK = 0.95  # measured: rows share prefixes, and not everything is alive at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +61,47 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes that memory depends on."""
+    """The sizes that memory depends on. `num_parameters` counts a tied head once."""
 
     num_layers: int
     hidden_size: int
     intermediate_size: int
     vocab_size: int
+    num_heads: int
+    key_width: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a run takes, in bytes.
+
+    Args:
+        libraries: Python and what is imported.
+        weights: the frozen base.
+        adapter: masters, gradients and optimizer state.
+        logits: what one token takes of the head's working memory, up to `most_logits` in all.
+        per_token: what one token of a micro-batch keeps until its backward pass is done.
+        loading: what is taken only while the weights are read.
+    """
+
+    libraries: int
+    weights: int
+    adapter: int
+    logits: float
+    most_logits: float
+    per_token: float
+    loading: int
+
+    @property
+    def fixed(self) -> int:
+        """Everything but the micro-batch."""
+        return self.libraries + self.weights + self.adapter
+
+    def peak(self, num_tokens: int) -> float:
+        """The most that a run with micro-batches of `num_tokens` takes, in loading or in training."""
+        micro_batch = num_tokens * self.per_token + min(self.most_logits, num_tokens * self.logits)
+        return max(self.libraries + self.weights + self.loading, self.fixed + micro_batch)
 
 
 def plan_steps(dataset: TokenizedDataset, options: OptimizationOptions) -> StepPlan:
@@ -71,21 +120,51 @@ def plan_steps(dataset: TokenizedDataset, options: OptimizationOptions) -> StepP
     )
 
 
-def bytes_per_token(shape: ModelShape, supervised_share: float) -> float:
-    """Memory that one token of a micro-batch takes until its backward pass is done."""
-    layers = shape.num_layers * (
-        BYTES_PER_HIDDEN * shape.hidden_size + BYTES_PER_INTERMEDIATE * shape.intermediate_size
+def plan_memory(
+    shape: ModelShape,
+    options: LoraOptions,
+    *,
+    precision: Literal["bf16", "float32"],
+    fast: bool,
+    supervised_share: float,
+) -> MemoryPlan:
+    """The memory of a run on a CPU.
+
+    Args:
+        shape: the base model.
+        options: the adapter's rank; counted as if on every linear layer.
+        precision: number format of the base.
+        fast: on the fast path.
+        supervised_share: learned tokens over all tokens.
+    """
+    element = BYTES_PER_ELEMENT[precision]
+    hidden, inner, keys = shape.hidden_size, shape.intermediate_size, shape.key_width
+    trainable = options.r * shape.num_layers * (2 * (2 * hidden) + 2 * (hidden + keys) + 3 * (hidden + inner))
+    if fast:
+        kept = KEPT_HIDDEN * hidden + KEPT_KEYS * keys + KEPT_INTERMEDIATE * inner + shape.num_heads * TYPICAL_KEYS
+        per_token = FAST_SLACK * shape.num_layers * kept * element
+        logits = supervised_share * shape.vocab_size * element
+    else:
+        layers = shape.num_layers * (BYTES_PER_HIDDEN * hidden + BYTES_PER_INTERMEDIATE * inner)
+        per_token = ALLOCATOR_SLACK * (layers + supervised_share * shape.vocab_size * BYTES_PER_LOGIT)
+        logits = 0.0
+    return MemoryPlan(
+        libraries=LIBRARIES,
+        weights=shape.num_parameters * element,
+        adapter=trainable * BYTES_PER_TRAINABLE,
+        logits=logits,
+        most_logits=BYTES_A_CHUNK,
+        per_token=per_token,
+        loading=shape.num_parameters * BYTES_PER_ELEMENT["bf16"],
     )
-    return ALLOCATOR_SLACK * (layers + supervised_share * shape.vocab_size * BYTES_PER_LOGIT)
 
 
-def choose_token_budget(shape: ModelShape, *, supervised_share: float, free_bytes: int) -> int:
+def choose_token_budget(memory: MemoryPlan, *, free_bytes: int) -> int:
     """Most tokens in one micro-batch that the free memory allows, at most `MAX_TOKEN_BUDGET`.
 
     Args:
-        shape: the model, already in memory.
-        supervised_share: learned tokens over all tokens.
-        free_bytes: memory free beside the model.
+        memory: the run's.
+        free_bytes: memory that can be taken, before the model is loaded.
     """
-    fitting = int(USABLE_SHARE * free_bytes / bytes_per_token(shape, supervised_share))
-    return max(MIN_TOKEN_BUDGET, min(MAX_TOKEN_BUDGET, fitting))
+    left = free_bytes - memory.weights - memory.adapter - memory.most_logits
+    return max(MIN_TOKEN_BUDGET, min(MAX_TOKEN_BUDGET, int(USABLE_SHARE * left / memory.per_token)))

@@ -184,7 +184,8 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
 
 def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "FastPath | None") -> list[bool]:
     say("train.confirming")
-    return confirm_learned(model, rows.tokenized.examples, token_budget, fast)
+    learned = confirm_learned(model, list(enumerate(rows.tokenized.examples)), token_budget, fast)
+    return [learned[index] for index in range(len(learned))]
 
 
 def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:

@@ -7,7 +7,7 @@ Trainer keeps its loop, optimizer, scheduler, accumulation and `num_items_in_bat
 Left to others: the forward pass (`pangzhu.step`), what happens around the loop (`pangzhu.train`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from pangzhu.tokenization import TokenizedExample
 if TYPE_CHECKING:
     from peft import PeftModel
 
+FEW_MISSING = 0.2  # share of the rows; a pass over more costs more than it can save
 TRAINER_STATE = "trainer_state.json"  # Trainer's own, in each checkpoint
 
 
@@ -171,13 +172,13 @@ def training_arguments(config: TrainConfig, num_steps: int, *, on_cpu: bool) -> 
 
 
 def confirm_learned(
-    model: "PeftModel", examples: Sequence[TokenizedExample], token_budget: int, fast: FastPath | None = None
-) -> list[bool]:
-    """Whether each row is learned with the weights as they are, by one teacher-forced pass without dropout."""
-    learned = [False] * len(examples)
+    model: "PeftModel", rows: Sequence[tuple[int, TokenizedExample]], token_budget: int, fast: FastPath | None = None
+) -> dict[int, bool]:
+    """Whether each row, by its index, is learned with the weights as they are: one teacher-forced pass without dropout."""
+    learned: dict[int, bool] = {}
     model.eval()
     with torch.no_grad():
-        for piece in split_to_budget(lay_end_to_end(list(enumerate(examples))), token_budget):
+        for piece in split_to_budget(lay_end_to_end(rows), token_budget):
             for outcome in forward_rows(model, piece.to(model.device), fast).rows:
                 learned[outcome.row_index] = outcome.learned
     return learned
@@ -238,17 +239,29 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         checkpoint.prune(Path(args.output_dir).parent)
 
     def _all_learned(self, model: "PeftModel", state: TrainerState) -> bool:
-        """Every row was learned when last seen, and a pass with the rounded weights confirms it."""
+        """Every row was learned when last seen, and a pass with the rounded weights confirms it.
+
+        A row last seen early in a pass may have been learned since: where few are missing at the end of one, they are
+        looked at again. With dropout a step's own pass does not tell, so all are.
+        """
         progress = self._progress
-        # With dropout a step's own pass does not tell; then a pass is made at the end of each epoch.
-        due = all(progress.learned) if self._config.lora_dropout == 0 else float(state.epoch or 0).is_integer()
-        if not due:
+        missing = [index for index, learned in enumerate(progress.learned) if not learned]
+        few = len(missing) <= FEW_MISSING * len(progress.learned) or self._config.lora_dropout > 0
+        if missing and not (few and float(state.epoch or 0).is_integer()):
             return False
         with _rounded(model):
-            progress.learned = confirm_learned(model, progress.examples, self._token_budget, self._fast)
+            if missing:
+                self._look_again(model, missing)
+            if all(progress.learned):
+                self._look_again(model, range(len(progress.learned)))
+                progress.confirmed = all(progress.learned)
         model.train()
-        progress.confirmed = all(progress.learned)
         return progress.confirmed
+
+    def _look_again(self, model: "PeftModel", indices: Iterable[int]) -> None:
+        rows = [(index, self._progress.examples[index]) for index in indices]
+        for index, learned in confirm_learned(model, rows, self._token_budget, self._fast).items():
+            self._progress.learned[index] = learned
 
 
 @contextmanager

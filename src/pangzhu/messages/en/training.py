@@ -44,6 +44,7 @@ MESSAGES = {
     "--num_train_epochs or --max_steps, or lower --per_device_train_batch_size.",
     "train.preview": "First row; what stands in ⟦ ⟧ is learned:\n{preview}",
     "train.probe": "Probe: bf16 {bf16:.0f}, float32 {float32:.0f} GFLOP/s → {chosen}",
+    "train.memory": "Memory: about {gigabytes:.1f} GB at the most",
     "train.model": "LoRA: {trainable:,} trainable parameters; base in {precision}, {threads} threads, micro-batches of "
     "at most {budget} tokens",
     "fast.off": "Fast path: off; transformers and peft as they are",

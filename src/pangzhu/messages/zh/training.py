@@ -41,6 +41,7 @@ MESSAGES = {
     "或调小 --per_device_train_batch_size。",
     "train.preview": "第一行数据，⟦ ⟧ 之内的部分参与学习：\n{preview}",
     "train.probe": "实测速度：bf16 {bf16:.0f}，float32 {float32:.0f} GFLOP/s → 选用 {chosen}",
+    "train.memory": "内存：最多约 {gigabytes:.1f} GB",
     "train.model": "LoRA：{trainable:,} 个可训练参数；基座用 {precision}，{threads} 个线程，每个微批最多 {budget} 个词元",
     "fast.off": "快速路径：关；原样使用 transformers 和 peft",
     "fast.reason": "{reason}",
