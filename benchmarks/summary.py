@@ -1,0 +1,144 @@
+"""`python -m benchmarks.summary`: the table (Markdown) and the figure (SVG) from the raw CSV. Nothing is typed by hand."""
+
+import argparse
+import csv
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from statistics import median
+
+from benchmarks.contestants import OURS
+
+HERE = Path(__file__).parent
+NUM_RESAMPLES = 2000
+GIGABYTE = 2**30
+BAR_HEIGHT, BAR_WIDTH, LABEL_WIDTH = 26, 420, 300
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One contestant on one workload of one model, paired with Pangzhu.
+
+    Args:
+        ratios: its seconds over Pangzhu's, a pair of blocks each.
+        tokens_per_second: real tokens, median.
+        share_of_limit: useful operations over the rate of matrix products in the same blocks, median.
+        peak_rss: bytes of a fresh process, median.
+    """
+
+    model: str
+    workload: str
+    name: str
+    instruction_set: str
+    precision: str
+    ratios: tuple[float, ...]
+    tokens_per_second: float
+    share_of_limit: float
+    peak_rss: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% bootstrap interval of the median ratio."""
+        draw = random.Random(0)
+        medians = sorted(median(draw.choices(self.ratios, k=len(self.ratios))) for _ in range(NUM_RESAMPLES))
+        return medians[int(0.025 * NUM_RESAMPLES)], medians[int(0.975 * NUM_RESAMPLES) - 1]
+
+
+def read_lines(file: Path) -> list[Line]:
+    """All pairs of a CSV; Pangzhu's own line, with ratio 1, first of each workload."""
+    pairs: dict[tuple[str, str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
+    with file.open(encoding="utf-8", newline="") as opened:
+        for row in csv.DictReader(opened):
+            pairs[row["model"], row["workload"], row["other"]][row["block"]][row["contestant"]] = row
+    lines: list[Line] = []
+    for workload in dict.fromkeys((model, workload) for model, workload, _ in pairs):
+        others = {key[2]: blocks for key, blocks in pairs.items() if key[:2] == workload}
+        complete = {
+            other: [block for block in blocks.values() if len(block) == 2 and OURS in block]
+            for other, blocks in others.items()
+        }
+        own = [block[OURS] for blocks in complete.values() for block in blocks]
+        if own:
+            lines.append(_line(*workload, OURS, own, [1.0]))
+        for other, blocks in complete.items():
+            if blocks:
+                ratios = [float(block[other]["seconds"]) / float(block[OURS]["seconds"]) for block in blocks]
+                lines.append(_line(*workload, other, [block[other] for block in blocks], ratios))
+    return lines
+
+
+def _line(model: str, workload: str, name: str, rows: Sequence[dict[str, str]], ratios: Sequence[float]) -> Line:
+    seconds = [float(row["seconds"]) for row in rows]
+    return Line(
+        model,
+        workload,
+        name,
+        rows[0]["instruction_set"],
+        rows[0]["precision"],
+        tuple(ratios),
+        median(int(row["tokens"]) / second for row, second in zip(rows, seconds, strict=True)),
+        median(
+            float(row["useful_gflop"]) / second / float(row["gflops_limit"])
+            for row, second in zip(rows, seconds, strict=True)
+        ),
+        median(int(row["peak_rss"]) for row in rows),
+    )
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Markdown: one row a contestant and workload."""
+    heads = (
+        "| model | workload | | precision | seconds against Pangzhu's (median of paired blocks, 95%) | blocks | tokens/s | "
+        "of the GEMM limit | peak memory |\n|---|---|---|---|---|---|---|---|---|\n"
+    )
+    rows = []
+    for line in lines:
+        low, high = line.interval
+        ratio = "1" if line.name == OURS else f"{median(line.ratios):.2f} ({low:.2f} to {high:.2f})"
+        rows.append(
+            f"| {line.model.removeprefix('packaged:')} | {line.workload} | {line.name} | {line.precision} | {ratio} | "
+            f"{'' if line.name == OURS else len(line.ratios)} | {line.tokens_per_second:.0f} | {line.share_of_limit:.0%} | "
+            f"{line.peak_rss / GIGABYTE:.1f} GB |\n"
+        )
+    sets = sorted({line.instruction_set for line in lines})
+    return heads + "".join(rows) + f"\nInstruction sets: {'; '.join(sets)}.\n"
+
+
+def figure(lines: Sequence[Line]) -> str:
+    """SVG: a bar a contestant, as long as the time it takes."""
+    most = max(median(line.ratios) for line in lines)
+    parts = []
+    for number, line in enumerate(lines):
+        y, ratio = number * BAR_HEIGHT + 8, median(line.ratios)
+        color = "#b5432a" if line.name == OURS else "#8a97a6"
+        parts.append(
+            f'<text x="{LABEL_WIDTH - 8}" y="{y + 14}" text-anchor="end">{escape(f"{line.workload}: {line.name}")}</text>'
+            f'<rect x="{LABEL_WIDTH}" y="{y}" width="{BAR_WIDTH * ratio / most:.1f}" height="18" fill="{color}"/>'
+            f'<text x="{LABEL_WIDTH + BAR_WIDTH * ratio / most + 6:.1f}" y="{y + 14}">{ratio:.1f}</text>'
+        )
+    height, width = len(lines) * BAR_HEIGHT + 16, LABEL_WIDTH + BAR_WIDTH + 60
+    style = "font: 13px sans-serif; fill: #222; background: #fff"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'style="{style}" role="img"><title>Seconds for the same rows; Pangzhu = 1</title>{"".join(parts)}</svg>\n'
+    )
+
+
+def main() -> None:
+    """Write both beside the CSV."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--csv", type=Path, default=HERE / "results" / "blocks.csv")
+    file = parser.parse_args().csv
+    lines = read_lines(file)
+    file.with_suffix(".md").write_text(table(lines), encoding="utf-8")
+    file.with_suffix(".svg").write_text(
+        figure([line for line in lines if "without" not in line.name]), encoding="utf-8"
+    )
+    print(table(lines))
+
+
+if __name__ == "__main__":
+    main()

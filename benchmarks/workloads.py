@@ -1,0 +1,92 @@
+"""The rows that are trained on: seeded, of a known length, of sentences that the project ships.
+
+A workload is a file of rows `{"input_ids": …, "labels": …}`, one JSON object a line, so that every contestant trains the
+same tokens with the same labels whatever it would make of a text by itself. Lengths are those of whole rows in tokens,
+the chat template's own included; about half of a row is the answer.
+"""
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pangzhu.config import TrainConfig
+from pangzhu.data.conversation import Conversation, Location, Turn
+from pangzhu.examples import example
+from pangzhu.preparation import PreparedBase, label_rows, prepare_base, read_dataset
+from pangzhu.tokenization import Labeller, TokenizedExample
+
+SEED = 20261124
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Rows by name. `length` draws a row's length in tokens; None takes the law example's rows."""
+
+    name: str
+    length: Callable[[random.Random], float] | None
+
+
+def log_normal(mean: float, sigma: float) -> Callable[[random.Random], float]:
+    """Lengths with the given mean, skewed as those of chat datasets are."""
+    mu = math.log(mean) - sigma**2 / 2
+    return lambda draw: draw.lognormvariate(mu, sigma)
+
+
+WORKLOADS = {
+    "short": Workload("short", lambda draw: draw.uniform(90, 150)),
+    "mixed": Workload("mixed", lambda draw: min(1024, max(64, log_normal(200, 0.6)(draw)))),
+    "long": Workload("long", lambda draw: draw.uniform(1200, 1800)),
+    "law": Workload("law", None),
+}
+
+
+def write_rows(workload: Workload, model_name: str, folder: Path, *, num_rows: int) -> Path:
+    """The workload's first rows as a file, the same bytes each time."""
+    base = prepare_base(TrainConfig(model_name_or_path=model_name, output_dir=folder))
+    rows = _law_rows(base, folder) if workload.length is None else _drawn_rows(base, workload.length, num_rows)
+    file = folder / f"{workload.name}-{num_rows}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"input_ids": row.input_ids, "labels": row.labels}) for row in rows[:num_rows])
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def _law_rows(base: PreparedBase, folder: Path) -> list[TokenizedExample]:
+    config = TrainConfig(dataset_path=example("law_data.json"), output_dir=folder)
+    rows = list(label_rows(read_dataset(config), config, base).tokenized.examples)
+    random.Random(SEED).shuffle(rows)
+    return rows
+
+
+def _drawn_rows(base: PreparedBase, length: Callable[[random.Random], float], num_rows: int) -> list[TokenizedExample]:
+    draw = random.Random(SEED)
+    labeller = Labeller(base.tokenizer, base.contract)
+    sentences = _sentences()
+    empty = len(labeller.examples(_row("?", "!", 0))[0].input_ids)  # the template's own tokens
+    return [_row_of_length(base, labeller, sentences, draw, length(draw) - empty) for _ in range(num_rows)]
+
+
+def _row_of_length(
+    base: PreparedBase, labeller: Labeller, sentences: list[str], draw: random.Random, num_tokens: float
+) -> TokenizedExample:
+    ids: list[int] = []
+    while len(ids) < num_tokens:
+        ids += base.tokenizer.encode(draw.choice(sentences), add_special_tokens=False)
+    text = [
+        base.tokenizer.decode(part)
+        for part in (ids[: int(num_tokens) // 2], ids[int(num_tokens) // 2 : int(num_tokens)])
+    ]
+    question, answer = (part.replace("\ufffd", "").strip() or "…" for part in text)
+    return labeller.examples(_row(question, answer, draw.randrange(10**6)))[0]
+
+
+def _row(question: str, answer: str, number: int) -> Conversation:
+    return Conversation((Turn("user", question), Turn("assistant", answer)), Location(Path("workload"), number, number))
+
+
+def _sentences() -> list[str]:
+    rows = json.loads(example("law_data.json").read_text(encoding="utf-8"))
+    return sorted({row[field] for row in rows for field in ("instruction", "output")})
