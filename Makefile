@@ -5,20 +5,34 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Two workers of one thread each: two threads that wait for each other are slower than one.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check install clean
+.PHONY: demo test check bench bench-quick install clean
 
 demo: install  ## base model, training, comparison
 	$(BIN)/pangzhu demo --output_dir lora_output
 
 test: install  ## the whole test suite, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 check: install  ## formatting, lint, types, and the tests that need no real model
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not real"
+	$(PYTEST) -q -m "not real"
+
+bench: install  ## the equality gate, then everybody on the half-billion Qwen; goes on from its CSV
+	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.summary
+
+bench-quick: install  ## the same in minutes, on the small model
+	$(BIN)/python -m benchmarks.gate --model packaged:smollm2-135m-instruct --rows_per_step 2
+	$(BIN)/python -m benchmarks.bench --model packaged:smollm2-135m-instruct --workloads mixed --blocks 2 --warm_up 1 --steps 2 \
+	  --others "tutorial float32, padded to MAX_LENGTH" --others "tutorial float32, padded to the batch" \
+	  --others "pangzhu --fast off"
+	$(BIN)/python -m benchmarks.summary
 
 install: $(INSTALLED)  ## .venv with the exact tested versions
 

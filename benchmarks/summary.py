@@ -11,10 +11,19 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.contestants import OURS
+from pangzhu.messages import Language
 
 HERE = Path(__file__).parent
 NUM_RESAMPLES = 2000
 GIGABYTE = 2**30
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+PAGES: dict[Language, Path] = {"en": HERE.parent / "docs" / "fast.md", "zh": HERE.parent / "docs" / "fast.zh-CN.md"}
+HEADS: dict[Language, str] = {
+    "en": "| model | workload | | precision | seconds against Pangzhu's (median of pairs, 95%) | pairs | tokens/s | of the "
+    "GEMM limit | peak memory |\n",
+    "zh": "| 模型 | 数据 | | 精度 | 用时与 Pangzhu 之比（成对中位数，95%） | 对数 | 词元/秒 | 达到 GEMM 上限 | 内存峰值 |\n",
+}
+CLOSING: dict[Language, str] = {"en": "Instruction sets: ", "zh": "指令集："}
 BAR_HEIGHT, BAR_WIDTH, LABEL_WIDTH = 26, 420, 300
 
 
@@ -88,12 +97,8 @@ def _line(model: str, workload: str, name: str, rows: Sequence[dict[str, str]], 
     )
 
 
-def table(lines: Sequence[Line]) -> str:
+def table(lines: Sequence[Line], language: Language = "en") -> str:
     """Markdown: one row a contestant and workload."""
-    heads = (
-        "| model | workload | | precision | seconds against Pangzhu's (median of paired blocks, 95%) | blocks | tokens/s | "
-        "of the GEMM limit | peak memory |\n|---|---|---|---|---|---|---|---|---|\n"
-    )
     rows = []
     for line in lines:
         low, high = line.interval
@@ -103,8 +108,17 @@ def table(lines: Sequence[Line]) -> str:
             f"{'' if line.name == OURS else len(line.ratios)} | {line.tokens_per_second:.0f} | {line.share_of_limit:.0%} | "
             f"{line.peak_rss / GIGABYTE:.1f} GB |\n"
         )
-    sets = sorted({line.instruction_set for line in lines})
-    return heads + "".join(rows) + f"\nInstruction sets: {'; '.join(sets)}.\n"
+    sets = "; ".join(sorted({line.instruction_set for line in lines}))
+    return (
+        HEADS[language] + "|---|---|---|---|---|---|---|---|---|\n" + "".join(rows) + f"\n{CLOSING[language]}{sets}\n"
+    )
+
+
+def put_into(page: Path, content: str) -> None:
+    """Replace what stands between the page's marks."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{START}\n{content}{END}{after}", encoding="utf-8")
 
 
 def figure(lines: Sequence[Line]) -> str:
@@ -128,12 +142,13 @@ def figure(lines: Sequence[Line]) -> str:
 
 
 def main() -> None:
-    """Write both beside the CSV."""
+    """Write the table into the pages, the figure beside the CSV."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--csv", type=Path, default=HERE / "results" / "blocks.csv")
     file = parser.parse_args().csv
     lines = read_lines(file)
-    file.with_suffix(".md").write_text(table(lines), encoding="utf-8")
+    for language, page in PAGES.items():
+        put_into(page, table(lines, language))
     file.with_suffix(".svg").write_text(
         figure([line for line in lines if "without" not in line.name]), encoding="utf-8"
     )

@@ -1,0 +1,73 @@
+"""Table and figure say what the raw figures say: paired ratios, their median, and nothing of a pair that is not whole."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.bench import FIELDS
+from benchmarks.contestants import OURS
+from benchmarks.summary import END, START, figure, put_into, read_lines, table
+
+OTHER = "TRL as it comes"
+
+
+def write_blocks(file: Path, blocks: list[tuple[str, int, float]]) -> Path:
+    """Blocks as `(contestant, number, seconds)`."""
+    common: dict[str, Any] = dict.fromkeys(FIELDS, "") | {
+        "model": "packaged:tiny", "workload": "mixed", "other": OTHER, "precision": "float32", "instruction_set": "avx2",
+        "tokens": 1000, "useful_gflop": 500.0, "gflops_limit": 100.0, "peak_rss": 2**31,
+    }  # fmt: skip
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.DictWriter(opened, FIELDS)
+        writer.writeheader()
+        for contestant, number, seconds in blocks:
+            writer.writerow(common | {"contestant": contestant, "block": number, "seconds": seconds})
+    return file
+
+
+@pytest.fixture
+def blocks(tmp_path: Path) -> Path:
+    drifting = [(10.0, 40.0), (20.0, 60.0), (10.0, 50.0)]
+    rows = [(name, n, s) for n, pair in enumerate(drifting) for name, s in zip((OURS, OTHER), pair, strict=True)]
+    return write_blocks(tmp_path / "blocks.csv", [*rows, (OURS, 3, 1.0)])
+
+
+def test_a_ratio_is_of_blocks_that_ran_side_by_side(blocks: Path) -> None:
+    """Their median is 4, whatever the machine's speed was; the ratio of the sums would be another."""
+    ours, other = read_lines(blocks)
+    assert other.ratios == (4.0, 3.0, 5.0)
+    assert (ours.name, ours.ratios) == (OURS, (1.0,))
+
+
+def test_a_block_without_its_partner_does_not_count(blocks: Path) -> None:
+    ours, other = read_lines(blocks)
+    assert len(other.ratios) == 3
+    assert ours.tokens_per_second == 100.0  # the lone block of one second is left out
+
+
+def test_the_share_of_the_limit_is_useful_work_over_the_rate_of_its_own_block(blocks: Path) -> None:
+    ours, _ = read_lines(blocks)
+    assert ours.share_of_limit == pytest.approx(500 / 10 / 100)
+
+
+def test_the_interval_holds_the_median_and_is_the_same_each_time(blocks: Path) -> None:
+    _, other = read_lines(blocks)
+    low, high = other.interval
+    assert 3.0 <= low <= 4.0 <= high <= 5.0
+    assert other.interval == (low, high)
+
+
+def test_the_table_stands_between_its_marks_and_the_page_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n", encoding="utf-8")
+    put_into(page, "new\n")
+    assert page.read_text(encoding="utf-8") == f"before\n{START}\nnew\n{END}\nafter\n"
+
+
+def test_the_table_and_the_figure_name_everybody(blocks: Path) -> None:
+    lines = read_lines(blocks)
+    assert "| tiny | mixed | TRL as it comes | float32 | 4.00 (3.00 to 5.00) | 3 |" in table(lines)
+    assert "Instruction sets: avx2\n" in table(lines)
+    assert figure(lines).count("<rect") == 2
