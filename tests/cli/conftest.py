@@ -31,9 +31,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture(autouse=True)
 def _english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("LC_ALL", "en_GB.UTF-8")
-    monkeypatch.delenv(
-        "COLUMNS", raising=False
-    )  # set by whoever runs the tests; output to a file has a width of its own
+    monkeypatch.delenv("COLUMNS", raising=False)  # output to a file has a width of its own
     before = messages.language()
     yield
     messages.set_language(before)
