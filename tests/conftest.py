@@ -195,6 +195,18 @@ def build_lora(family: str = "qwen2", *, moved: bool = True, **options: Any) -> 
     return model
 
 
+def watch_embeddings(model: Any) -> list[torch.Tensor]:
+    """The model's input embeddings of each later pass, as leaves whose gradients can be read."""
+    seen: list[torch.Tensor] = []
+
+    def keep(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
+        seen.append(output.detach().requires_grad_(True))
+        return seen[-1]
+
+    model.get_input_embeddings().register_forward_hook(keep)
+    return seen
+
+
 def alpaca(file: Path, pairs: Sequence[tuple[str, str]]) -> Path:
     """A dataset file of questions and answers."""
     rows = [{"instruction": question, "input": "", "output": answer} for question, answer in pairs]

@@ -14,7 +14,7 @@ from pangzhu.model import load_base
 from pangzhu.step import forward_rows
 from pangzhu.tokenization import IGNORED, TokenizedExample
 from pangzhu.train import train
-from tests.conftest import FAMILIES, build_lora, examples, silently, train_config
+from tests.conftest import FAMILIES, build_lora, examples, silently, train_config, watch_embeddings
 
 LENGTHS = (14, 23, 9)  # the second is longer than Gemma's sliding window of 16
 
@@ -35,13 +35,7 @@ def plain_loss(model: Any, row: TokenizedExample) -> torch.Tensor:
 def embedding_gradient(family: str, rows: list[TokenizedExample], **call: Any) -> torch.Tensor:
     """`(T, H)`: gradient of the summed loss at the input embeddings of the packed rows."""
     model = build_lora(family)
-    seen: list[torch.Tensor] = []
-
-    def keep(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
-        seen.append(output.detach().requires_grad_(True))
-        return seen[0]
-
-    model.get_input_embeddings().register_forward_hook(keep)
+    seen = watch_embeddings(model)
     batch = batch_of(rows)
     if call:
         logits = model(input_ids=batch.input_ids, position_ids=batch.position_ids, **call).logits[0]

@@ -16,7 +16,7 @@ from pangzhu.fast.path import FastPath
 from pangzhu.fast.techniques import Techniques
 from pangzhu.step import StepOutcome, forward_rows
 from pangzhu.tokenization import IGNORED, TokenizedExample
-from tests.conftest import FAMILIES, build_lora, build_model, examples
+from tests.conftest import FAMILIES, build_lora, build_model, examples, watch_embeddings
 
 DRIVEN = tuple(family for family in FAMILIES if family != "gemma3")
 TECHNIQUES = get_args(Technique)
@@ -118,13 +118,7 @@ def test_a_changed_token_in_one_row_leaves_the_next_rows_gradients_as_they_were_
 
     def at_embeddings(rows: list[TokenizedExample]) -> torch.Tensor:
         model = build_lora(family)
-        seen: list[torch.Tensor] = []
-
-        def keep(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
-            seen.append(output.detach().requires_grad_(True))
-            return seen[0]
-
-        model.get_input_embeddings().register_forward_hook(keep)
+        seen = watch_embeddings(model)
         forward_rows(model, batch_of(rows), path_of(model)).loss_sum.backward()
         assert seen[0].grad is not None
         return seen[0].grad
