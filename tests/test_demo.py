@@ -12,14 +12,14 @@ from pangzhu.compare import ComparedRow, Comparison
 from pangzhu.config import DemoConfig, TrainConfig
 from pangzhu.data import load_dataset
 from pangzhu.data.conversation import Conversation
-from pangzhu.demo import MAX_ANSWER_TOKENS, DemoResult, demo_recipe, first_wordings, questions, run
+from pangzhu.demo import DemoResult, demo_recipe, first_wordings, longest_answer, questions, run
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE
 from pangzhu.errors import VerificationError
 from pangzhu.examples import example
 from pangzhu.messages import listening, set_language
 from pangzhu.train import TrainResult
-from tests.conftest import conversation
+from tests.conftest import build_tokenizer, conversation
 from tests.test_compare import printed, squeezed
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Outcome, Told, Trained
 
@@ -132,8 +132,10 @@ def test_re_worded_questions_expect_what_was_taught() -> None:
             assert row.answer == taught[row.field("fact")]
 
 
-def test_the_longest_taught_answer_fits_even_at_a_token_a_character() -> None:
-    assert max(len(row.answer or "") for row in questions()) < MAX_ANSWER_TOKENS
+def test_the_longest_answer_is_counted_in_the_base_s_own_tokens() -> None:
+    tokenizer = build_tokenizer()
+    asked = [conversation("?", answer) for answer in ("yes", "a longer answer", "no")]
+    assert longest_answer(tokenizer, asked) == len(tokenizer.encode("a longer answer", add_special_tokens=False))
 
 
 # --- success -----------------------------------------------------------------------------------------------------

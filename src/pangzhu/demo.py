@@ -24,8 +24,9 @@ from pangzhu.train import TrainResult, train
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from transformers import PreTrainedTokenizerBase
 
-MAX_ANSWER_TOKENS = 96  # the longest taught answer has 60
+ROOM = 8  # tokens past the longest expected answer: room for its end, and to see that an answer runs on
 NUM_SHOWN = 6  # of each kind, side by side
 
 # From the sweep in docs/decisions.md.
@@ -122,8 +123,9 @@ def run(config: DemoConfig) -> DemoResult:
     options = config.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
     engine = load_engine(options, [f"law={config.output_dir}"])
     say("demo.asking")
-    side_by_side, other_wordings = first_wordings(questions())
-    greedy = GenerationOptions(max_new_tokens=MAX_ANSWER_TOKENS)
+    asked = questions()
+    side_by_side, other_wordings = first_wordings(asked)
+    greedy = GenerationOptions(max_new_tokens=longest_answer(engine.tokenizer, asked) + ROOM)
     comparison = ask(engine, side_by_side, greedy)
     recall = ask(engine, other_wordings, greedy, names=engine.names[-1:])
     say("compare.written", file=comparison.write(config.output_dir / RUN))
@@ -142,6 +144,12 @@ def first_wordings(asked: Sequence[Conversation]) -> tuple[list[Conversation], l
         (other if again else first).append(row)
         seen.add(fact)
     return first, other
+
+
+def longest_answer(tokenizer: "PreTrainedTokenizerBase", asked: Sequence[Conversation]) -> int:
+    """Tokens of the longest expected answer; one that runs on for `ROOM` more is not word for word the same."""
+    answers = [row.answer for row in asked if row.answer]
+    return max(len(ids) for ids in tokenizer(answers, add_special_tokens=False)["input_ids"])
 
 
 def demo_recipe(config: DemoConfig) -> TrainConfig:

@@ -17,6 +17,7 @@ from pangzhu import machine
 from pangzhu.adapter import PROMPT, Manifest, check_base, verify_files
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.engines import REPLACEMENT, Answer, Write
+from pangzhu.engines.decoding import batches, write_in_rounds
 from pangzhu.errors import ModelError, UsageError, nearest
 from pangzhu.messages import say
 from pangzhu.model import context_length, load_base
@@ -34,7 +35,6 @@ NumberFormat = Literal["bf16", "float32"]
 NUMBER_FORMATS: tuple[NumberFormat, ...] = ("bf16", "float32")
 BASE = "base"
 NAME = re.compile(r"[\w.-]{1,64}")  # letters of any script
-BATCH_ROWS = 16  # prompts generated together
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,7 @@ class TransformersEngine:
         self, prompts: Sequence[Sequence[int]], name: str, options: GenerationOptions
     ) -> Iterator[tuple[int, Answer]]:
         """Answer prompts in batches of like length; gives `(index, answer)` as they are done, not in order."""
-        by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-        for start in range(0, len(by_length), BATCH_ROWS):
-            chosen = by_length[start : start + BATCH_ROWS]
+        for chosen in batches([len(prompt) for prompt in prompts], options.max_new_tokens):
             yield from zip(chosen, self._generate([prompts[index] for index in chosen], name, options), strict=True)
 
     def _generate(
@@ -156,33 +154,16 @@ class TransformersEngine:
         streamer: "_Streamer | None" = None,
     ) -> list[Answer]:
         import torch
-        from transformers import GenerationConfig
 
         contract = self.contract(name)
-        input_ids, attention_mask = _pad_left(prompts, contract.end_of_turn_id)
-        # transformers draws from the 50 likeliest tokens unless told otherwise; what was not asked for has no effect.
-        drawing = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
-        sampling = drawing if options.temperature else {}
         with self.using(name) as model, torch.inference_mode():
-            written = model.generate(
-                input_ids=input_ids.to(model.device),
-                attention_mask=attention_mask.to(model.device),
-                generation_config=GenerationConfig(
-                    max_new_tokens=options.max_new_tokens,
-                    do_sample=bool(options.temperature),
-                    eos_token_id=list(contract.stop_token_ids),
-                    pad_token_id=contract.end_of_turn_id,
-                    **sampling,
-                ),
-                streamer=streamer,
-            )
-        return [self._answer(ids, contract) for ids in written[:, input_ids.shape[1] :].tolist()]
+            written = write_in_rounds(model, prompts, contract, options, streamer=streamer)
+        return [self._answer(ids, contract) for ids in written]
 
     def _answer(self, ids: list[int], contract: PromptContract) -> Answer:
-        """Cut at the first stop token: what follows is padding of the batch."""
-        stop = next((place for place, token in enumerate(ids) if token in contract.stop_token_ids), None)
-        kept = ids if stop is None else ids[:stop]
-        return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), stop is not None)
+        ended = bool(ids) and ids[-1] in contract.stop_token_ids
+        kept = ids[:-1] if ended else ids
+        return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), ended)
 
 
 def load_engine(
@@ -311,13 +292,3 @@ def _attach(model: "PreTrainedModel", adapters: Sequence[LoadedAdapter]) -> Any:
         except (ValueError, RuntimeError, OSError, TypeError, KeyError, SafetensorError) as broken:
             raise ModelError("error.adapter.unloadable", where=str(adapter.folder), reason=str(broken)) from broken
     return attached.eval()
-
-
-def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> "tuple[torch.Tensor, torch.Tensor]":
-    """`(B, T)` ids and attention mask, prompts flush right so that all answers start at one place."""
-    import torch
-
-    width = max(len(prompt) for prompt in prompts)
-    input_ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    return input_ids, mask
