@@ -5,11 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Cache
 
 from pangzhu.config import GenerationOptions
 from pangzhu.data.conversation import Turn
-from pangzhu.engines.decoding import MAX_BATCH_ROWS, MAX_BATCH_TOKENS, ROUND_TOKENS, batches, write_in_rounds
+from pangzhu.engines.decoding import (
+    MAX_BATCH_ROWS,
+    MAX_BATCH_TOKENS,
+    ROUND_TOKENS,
+    SMALLEST_TURNED,
+    _matrix_first,
+    batches,
+    write_in_rounds,
+)
 from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.fast.prefix import common_length
 from tests.conftest import FAMILIES
 from tests.use_helpers import QUESTIONS, ask, load
 
@@ -47,18 +57,26 @@ def test_no_prompts_make_no_batch() -> None:
 # --- rounds ------------------------------------------------------------------------------------------------------
 
 
-class Watched:
+class Watched(torch.nn.Module):
     """A model that remembers of which shape the ids were that it was asked to go on from."""
 
     def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
         self.model = model
         self.device = torch.device("cpu")
-        self.shapes: list[tuple[int, ...]] = []
+        self.asked: list[torch.Tensor] = []
+        self.known: list[int] = []  # tokens whose keys and values were there already
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(ids.shape) for ids in self.asked]
 
     def generate(self, **options: object) -> object:
-        ids = options["input_ids"]
+        ids, cache = options["input_ids"], options.get("past_key_values")
         assert isinstance(ids, torch.Tensor)
-        self.shapes.append(tuple(ids.shape))
+        assert cache is None or isinstance(cache, Cache)
+        self.asked.append(ids)
+        self.known.append(0 if cache is None else cache.get_seq_length())
         return self.model.generate(**options)  # type: ignore[operator]
 
 
@@ -77,13 +95,15 @@ def test_a_row_that_has_ended_leaves_the_batch(engine: TransformersEngine, monke
     watched = write(engine, "chinese", QUESTIONS, GenerationOptions(max_new_tokens=max(lengths)))
     still_writing = [sum(length > done for length in lengths) for done in range(max(lengths))]
     assert min(lengths) < max(lengths)
-    assert [shape[0] for shape in watched.shapes] == still_writing
+    of_prefix, *of_rounds = [shape[0] for shape in watched.shapes]
+    assert (of_prefix, of_rounds) == (1, still_writing)
 
 
 def test_each_round_goes_on_where_the_last_one_stopped(plain: TransformersEngine) -> None:
     watched = write(plain, BASE, ["a?", "a much longer question?"], TWO_ROUNDS)
-    (rows, width), second = watched.shapes
+    _, (rows, width), second = watched.shapes
     assert second == (rows, width + ROUND_TOKENS)
+    assert watched.known[-1] == width + ROUND_TOKENS - 1
 
 
 def test_a_single_prompt_is_written_in_one_round(plain: TransformersEngine) -> None:
@@ -99,3 +119,73 @@ def test_rounds_write_what_one_round_writes(
     in_rounds = dict(engine.generate_many(prompts, BASE, TWO_ROUNDS))
     monkeypatch.setattr("pangzhu.engines.decoding.ROUND_TOKENS", TWO_ROUNDS.max_new_tokens)
     assert in_rounds == dict(engine.generate_many(prompts, BASE, TWO_ROUNDS))
+
+
+# --- what prompts share ------------------------------------------------------------------------------------------
+
+
+def test_what_all_prompts_begin_with_is_computed_once(plain: TransformersEngine) -> None:
+    prompts = [plain.prompt([Turn("user", question)], BASE) for question in ("a?", "a much longer question?")]
+    shared = common_length(prompts)
+    watched = write(plain, BASE, ["a?", "a much longer question?"], TWO_ROUNDS)
+    assert watched.shapes[0] == (1, shared)
+    assert watched.known[:2] == [0, shared]
+
+
+def test_equal_prompts_leave_a_token_to_go_on_from(plain: TransformersEngine) -> None:
+    prompt = plain.prompt([Turn("user", "a?")], BASE)
+    assert write(plain, BASE, ["a?", "a?"], TWO_ROUNDS).shapes[0] == (1, len(prompt) - 1)
+    twice = dict(plain.generate_many([prompt, prompt], BASE, TWO_ROUNDS))
+    assert twice[0] == twice[1] == plain.generate(prompt, BASE, TWO_ROUNDS)
+
+
+def test_prompts_that_share_little_are_computed_apart(plain: TransformersEngine) -> None:
+    prompts = [[1, 5, 9, 12], [1, 5, 10, 13, 14]]
+    watched = Watched(plain.model)
+    with torch.inference_mode():
+        write_in_rounds(watched, prompts, plain.contract(BASE), TWO_ROUNDS)  # type: ignore[arg-type]
+    assert (watched.shapes[0], watched.known[0]) == ((2, 5), 0)
+
+
+def test_a_sliding_window_sees_no_padding_behind_a_shared_prefix(model_folder: Callable[[str], Path]) -> None:
+    engine = load(model_folder("gemma3"))
+    watched = write(engine, BASE, ["a?", "a much longer question?"], TWO_ROUNDS)
+    assert watched.known[1] == 0
+
+
+# --- products the other way round --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_turned_layer_gives_the_same_sums(bias: bool) -> None:
+    linear = torch.nn.Linear(SMALLEST_TURNED, 2 * SMALLEST_TURNED, bias=bias)
+    rows = torch.randn(3, 5, SMALLEST_TURNED)
+    with torch.inference_mode():
+        expected = linear(rows)
+        with _matrix_first(linear, num_rows=3):
+            assert "forward" in vars(linear)
+            turned = linear(rows)
+        assert "forward" not in vars(linear)
+    assert turned.shape == expected.shape
+    torch.testing.assert_close(turned, expected)
+
+
+@pytest.mark.parametrize(
+    ("linear", "num_rows"),
+    [
+        (torch.nn.Linear(SMALLEST_TURNED, SMALLEST_TURNED), 1),
+        (torch.nn.Linear(SMALLEST_TURNED, SMALLEST_TURNED - 1), 3),
+        (torch.nn.Linear(SMALLEST_TURNED, SMALLEST_TURNED).bfloat16(), 3),
+    ],
+    ids=["one row", "a thin matrix", "another number format"],
+)
+def test_what_gains_nothing_is_not_turned(linear: torch.nn.Linear, num_rows: int) -> None:
+    with _matrix_first(linear, num_rows=num_rows):
+        assert "forward" not in vars(linear)
+
+
+def test_an_error_turns_the_layers_back() -> None:
+    linear = torch.nn.Linear(SMALLEST_TURNED, SMALLEST_TURNED)
+    with pytest.raises(RuntimeError, match="stop"), _matrix_first(linear, num_rows=2):
+        raise RuntimeError("stop")
+    assert "forward" not in vars(linear)

@@ -32,11 +32,17 @@ def group_rows(rows: Sequence[Sequence[int]]) -> list[Group]:
     return _best(rows, tuple(range(len(rows))))
 
 
+def common_length(rows: Sequence[Sequence[int]]) -> int:
+    """Tokens that all rows begin with; the first and the last in order differ soonest."""
+    first, last = min(rows, key=tuple), max(rows, key=tuple)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+
+
 def _best(rows: Sequence[Sequence[int]], numbers: tuple[int, ...]) -> list[Group]:
     """One group of all, or the best groups of those parts that go on alike after the common prefix."""
     if len(numbers) == 1:
         return [Group(0, numbers)]
-    length = _common_length([rows[number] for number in numbers])
+    length = common_length([rows[number] for number in numbers])
     parts: dict[int | None, list[int]] = defaultdict(list)
     for number in numbers:
         parts[rows[number][length] if len(rows[number]) > length else None].append(number)
@@ -51,9 +57,3 @@ def _best(rows: Sequence[Sequence[int]], numbers: tuple[int, ...]) -> list[Group
 
 def _alone(numbers: Sequence[int]) -> list[Group]:
     return [Group(0, (number,)) for number in numbers]
-
-
-def _common_length(rows: Sequence[Sequence[int]]) -> int:
-    """Tokens that all rows begin with; the first and the last in order differ soonest."""
-    first, last = min(rows, key=tuple), max(rows, key=tuple)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
