@@ -11,7 +11,8 @@ block), which no conversion can copy:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +30,40 @@ NUM_TOKENS = 16
 NEAR_TIE = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass
 class Converted:
     """A base model with its converted tokenizer and its weights in float32."""
 
     base: BaseModel
     tokenizer: Any
     model: Any
-    answers: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Ids of the question in the chat template, up to where the answer begins."""
         messages = [{"role": "user", "content": question}]
         return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
-    def greedy(self, prompt_ids: Sequence[int]) -> list[int]:
-        """The greedy continuation of `NUM_TOKENS` tokens, or fewer up to an end token; generated once a prompt."""
-        key = tuple(prompt_ids)
-        if key not in self.answers:
-            with torch.no_grad():
-                ids = self.model.generate(torch.tensor([prompt_ids]), max_new_tokens=NUM_TOKENS, do_sample=False)
-            self.answers[key] = ids[0, len(prompt_ids) :].tolist()
-        return self.answers[key]
+    @cached_property
+    def answers(self) -> dict[str, list[int]]:
+        """The greedy continuation of every question: `NUM_TOKENS` tokens, or fewer up to an end token."""
+        prompts = [self.prompt_ids(question) for question in QUESTIONS]
+        padded = self.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        with torch.no_grad():
+            written = self.model.generate(**padded, max_new_tokens=NUM_TOKENS, do_sample=False)
+        ends = self.model.generation_config.eos_token_id
+        answers = written[:, padded["input_ids"].shape[1] :].tolist()
+        return {question: _up_to_end(ids, ends) for question, ids in zip(QUESTIONS, answers, strict=True)}
 
     def lead(self, ids: Sequence[int], chosen: int, other: int) -> float:
         """Log-probability of `chosen` less that of `other`, as the token after `ids`."""
         with torch.no_grad():
             logits = self.model(torch.tensor([ids]), use_cache=False).logits[0, -1]
         return float(logits[chosen] - logits[other])
+
+
+def _up_to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
+    end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: end + 1]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -123,7 +130,7 @@ class Answer:
 
 def compare(converted: Converted, reference: LlamaCpp, question: str) -> Answer:
     prompt_ids = converted.prompt_ids(question)
-    ours, theirs = converted.greedy(prompt_ids), reference.greedy(prompt_ids, NUM_TOKENS)
+    ours, theirs = converted.answers[question], reference.greedy(prompt_ids, NUM_TOKENS)
     if ours == theirs:
         return Answer(len(ours), same=True, lead=0.0)
     alike = next(index for index, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other)
