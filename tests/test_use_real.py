@@ -1,10 +1,12 @@
 """A real small model learns four answers and gives them: trained, asked by `chat --prompt`, and compared."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+import torch
 
 from pangzhu.config import TrainConfig
 from pangzhu.messages import listening
@@ -21,6 +23,13 @@ ANSWERS = {
     "Where is the spare key?": "The spare key hangs behind the blue calendar.",
     "What does the red lamp mean?": "The red lamp means that the kiln is still hot.",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads_as_given() -> Iterator[None]:
+    """As many as the environment gives: two trainings of two threads each would wait for one another."""
+    with patch("pangzhu.machine.num_physical_cores", torch.get_num_threads):
+        yield
 
 
 @pytest.fixture(scope="module")

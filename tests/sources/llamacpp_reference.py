@@ -9,6 +9,7 @@ from urllib.request import Request, urlopen
 
 import gguf
 import numpy as np
+import torch
 import xllamacpp
 
 
@@ -22,6 +23,7 @@ class LlamaCpp:
         params.n_ctx = 512
         params.n_parallel = 1
         params.n_gpu_layers = 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
         params.verbosity = -1
         params.api_keys = [self._key]
         self._server = xllamacpp.Server(params)
