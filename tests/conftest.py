@@ -31,8 +31,12 @@ TEMPLATE = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests on real models first: they take longest, and the other worker has enough to do beside them."""
+    """The tests on real models first: they take longest, and the other worker has enough to do beside them. Without
+    coverage: tracing costs them time, and the lines they reach are those the tiny models reach."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
 
 
 @pytest.fixture(autouse=True)
