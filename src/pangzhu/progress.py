@@ -91,7 +91,7 @@ class Progress:
         self._since_report = (0, time.perf_counter())  # tokens, when
         self._steps_here = 0
         self._step_loss, self._step_supervised = 0.0, 0
-        self._started = time.perf_counter()
+        self._started = self._step_ended = time.perf_counter()
 
     @property
     def num_steps(self) -> int:
@@ -107,17 +107,18 @@ class Progress:
             self.learned[outcome.row_index] = outcome.learned
 
     def step_done(self) -> None:
-        """One optimizer step is over."""
+        """One optimizer step is over; what follows until the next, such as confirming what was learned, is no part of it."""
         self._steps_here += 1
+        self._step_ended = time.perf_counter()
         self.last_loss = self._step_loss / max(1, self._step_supervised)
         self._step_loss, self._step_supervised = 0.0, 0
 
     def report(self, step: int, logs: dict[str, float], *, sees_learned: bool) -> None:
         """Tell and write a logged step; `logs` are Trainer's."""
         tokens_before, then = self._since_report
-        now = time.perf_counter()
-        self._since_report = (self.num_tokens, now)
-        seconds_a_step = (now - self._started) / max(1, self._steps_here)
+        self._since_report = (self.num_tokens, time.perf_counter())
+        seconds_a_step = (self._step_ended - self._started) / max(1, self._steps_here)
+        steps_left = 0 if self.finished else self._steps.num_steps - step
         report = StepReport(
             step=step,
             num_steps=self._steps.num_steps,
@@ -127,8 +128,8 @@ class Progress:
             learned=sum(self.learned) if sees_learned else None,
             num_rows=len(self.learned),
             num_tokens=self.num_tokens - tokens_before,
-            tokens_per_second=(self.num_tokens - tokens_before) / max(1e-9, now - then),
-            seconds_left=seconds_a_step * (self._steps.num_steps - step),
+            tokens_per_second=(self.num_tokens - tokens_before) / max(1e-9, self._step_ended - then),
+            seconds_left=seconds_a_step * steps_left,
         )
         with self._file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(asdict(report)) + "\n")

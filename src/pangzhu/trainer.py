@@ -249,6 +249,7 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         few = len(missing) <= FEW_MISSING * len(progress.learned) or self._config.lora_dropout > 0
         if missing and not (few and float(state.epoch or 0).is_integer()):
             return False
+        say("train.confirming")
         with _rounded(model):
             if missing:
                 self._look_again(model, missing)
