@@ -184,6 +184,14 @@ def test_what_gains_nothing_is_not_turned(linear: torch.nn.Linear, num_rows: int
         assert "forward" not in vars(linear)
 
 
+def test_a_layer_that_somebody_else_has_changed_is_left_alone() -> None:
+    linear = torch.nn.Linear(SMALLEST_TURNED, SMALLEST_TURNED)
+    linear.forward = theirs = lambda rows: rows  # type: ignore[method-assign]
+    with _matrix_first(linear, num_rows=2):
+        assert linear.forward is theirs
+    assert linear.forward is theirs
+
+
 def test_an_error_turns_the_layers_back() -> None:
     linear = torch.nn.Linear(SMALLEST_TURNED, SMALLEST_TURNED)
     with pytest.raises(RuntimeError, match="stop"), _matrix_first(linear, num_rows=2):

@@ -135,6 +135,8 @@ def _matrix_first(model: "PreTrainedModel", *, num_rows: int) -> Iterator[None]:
 
 def _worth_turning(linear: "torch.nn.Linear") -> bool:
     weight = linear.weight
+    if "forward" in vars(linear):  # somebody else's
+        return False
     return weight.device.type == "cpu" and weight.dtype.itemsize == 4 and min(weight.shape) >= SMALLEST_TURNED
 
 
