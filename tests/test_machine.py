@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,62 @@ def test_the_probe_takes_its_sizes_from_the_model(tmp_path: Path, monkeypatch: p
         (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
         sizes = machine.probe_precision_for(tmp_path)
         assert sizes == {"hidden_size": 8, "intermediate_size": intermediate}
+
+
+# --- processors of every kind, faked ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What torch says of a processor, and how fast each format is there, in 10^9 operations a second."""
+
+    capability: str
+    flags: frozenset[str]
+    bf16: float
+    float32: float
+
+
+# Speeds as measured on such machines (docs/decisions.md, docs/fast.md) or, for AVX512 without BF16 and for Apple, of
+# their order: what counts is that names alone would choose wrong.
+PROCESSORS = {
+    "AVX2 alone": (Processor("AVX2", frozenset(), 18, 80), "float32", "avx2"),
+    "AVX512 without BF16": (Processor("AVX512", frozenset({"vnni"}), 60, 190), "float32", "avx512 vnni"),
+    "AVX512 with BF16": (Processor("AVX512", frozenset({"avx512_bf16"}), 740, 96), "bf16", "avx512 avx512_bf16"),
+    "AMX": (Processor("AVX512", frozenset({"avx512_bf16", "amx"}), 1200, 150), "bf16", "avx512 avx512_bf16 amx"),
+    "Apple": (Processor("DEFAULT", frozenset(), 4, 900), "float32", "default"),
+    "Apple with fast bf16": (Processor("DEFAULT", frozenset(), 1800, 900), "bf16", "default"),
+}
+
+
+@pytest.mark.parametrize(("processor", "chosen", "named"), PROCESSORS.values(), ids=PROCESSORS)
+def test_the_probe_chooses_by_speed_on_every_kind_of_processor(
+    processor: Processor, chosen: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    elapsed = [0.0]
+
+    def multiply(rows: torch.Tensor, weights: torch.Tensor) -> None:
+        speed = processor.bf16 if weights.dtype == torch.bfloat16 else processor.float32
+        elapsed[0] += 2 * len(rows) * weights.numel() / speed / 1e9
+
+    monkeypatch.setattr(torch.nn.functional, "linear", multiply)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor.capability)
+    for name, flag in machine.FLAGS.items():
+        monkeypatch.setattr(torch.cpu, flag, lambda name=name: name in processor.flags, raising=False)
+    probe = machine.probe_precision(hidden_size=896, intermediate_size=4864, clock=lambda: elapsed[0])
+    assert (probe.chosen, probe.instruction_set) == (chosen, named)
+    assert probe.bf16_gflops == pytest.approx(processor.bf16, rel=0.01)
+    assert probe.float32_gflops == pytest.approx(processor.float32, rel=0.01)
+    assert probe.seconds < 0.3
+
+
+def test_the_cores_of_two_sockets_are_added(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen cores a socket, two threads each, numbered as Linux does: first every core once, then the siblings."""
+    siblings = {f"cpus/cpu{cpu}/topology/thread_siblings_list": f"{cpu % 32},{cpu % 32 + 32}" for cpu in range(64)}
+    write(system, siblings)
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda logical=True: 64 if logical else 32)
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: list(range(64)))
+    assert machine.num_physical_cores() == 32
+    monkeypatch.setattr(machine, "_allowed_cpus", lambda: [*range(16), *range(32, 48)])  # bound to the first socket
+    assert machine.num_physical_cores() == 16
