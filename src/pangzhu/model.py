@@ -11,7 +11,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,6 +143,14 @@ def attach_lora(model: "PreTrainedModel", options: LoraOptions) -> "PeftModel":
 def trainable_parameters(model: "torch.nn.Module") -> "list[torch.nn.Parameter]":
     """The adapter's parameters, in the model's own order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def cache_name() -> str:
+    """What `generate` calls the keys and values it takes and gives: `cache` from transformers 5.24 on."""
+    from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+    names = {field.name for field in fields(GenerateDecoderOnlyOutput)}
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def context_length(model: "PreTrainedModel") -> int:

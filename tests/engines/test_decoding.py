@@ -20,6 +20,7 @@ from pangzhu.engines.decoding import (
 )
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.fast.prefix import common_length
+from pangzhu.model import cache_name
 from tests.conftest import FAMILIES
 from tests.use_helpers import QUESTIONS, ask, load
 
@@ -72,7 +73,7 @@ class Watched(torch.nn.Module):
         return [tuple(ids.shape) for ids in self.asked]
 
     def generate(self, **options: object) -> object:
-        ids, cache = options["input_ids"], options.get("past_key_values")
+        ids, cache = options["input_ids"], options.get(cache_name())
         assert isinstance(ids, torch.Tensor)
         assert cache is None or isinstance(cache, Cache)
         self.asked.append(ids)

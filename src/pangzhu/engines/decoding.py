@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pangzhu.config import GenerationOptions
 from pangzhu.fast.prefix import LEAST_TOKENS, common_length
+from pangzhu.model import cache_name
 from pangzhu.template import PromptContract
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def write_in_rounds(
             written = model.generate(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                past_key_values=keys_and_values,
+                **{cache_name(): keys_and_values},
                 generation_config=_generation_config(contract, options, num_tokens),
                 streamer=streamer,
             )
@@ -83,7 +84,7 @@ def write_in_rounds(
         going_on = [place for place, row in enumerate(writing) if _goes_on(answers[row], contract, options)]
         writing = [writing[place] for place in going_on]
         kept = torch.tensor(going_on, dtype=torch.long, device=model.device)
-        keys_and_values = written.past_key_values
+        keys_and_values = getattr(written, cache_name())
         keys_and_values.reorder_cache(kept)
         input_ids = written.sequences[kept]
         num_new = input_ids.shape[1] - num_before
@@ -109,7 +110,7 @@ def _shared_prefix(
         attention_mask=torch.ones(1, num_shared, dtype=torch.long, device=model.device),
         generation_config=_generation_config(contract, GenerationOptions(), num_tokens=1),
     )
-    keys_and_values = written.past_key_values
+    keys_and_values = getattr(written, cache_name())
     if not all(type(layer) is DynamicLayer for layer in keys_and_values.layers):
         return 0, None
     keys_and_values.batch_repeat_interleave(len(prompts))
