@@ -100,19 +100,19 @@ def _shared_prefix(
     A layer that forgets what lies too far back counts the padding behind the prefix, so such models go without.
     """
     import torch
-    from transformers.cache_utils import DynamicLayer
+    from transformers.cache_utils import DynamicCache, DynamicLayer
 
     num_shared = common_length([prompt[:-1] for prompt in prompts])
-    if len(prompts) == 1 or num_shared < LEAST_TOKENS:
+    keys_and_values = DynamicCache(config=model.config)
+    forgets = any(type(layer) is not DynamicLayer for layer in keys_and_values.layers)
+    if len(prompts) == 1 or num_shared < LEAST_TOKENS or forgets:
         return 0, None
-    written = model.generate(
+    model.generate(
         input_ids=torch.tensor([prompts[0][:num_shared]], device=model.device),
         attention_mask=torch.ones(1, num_shared, dtype=torch.long, device=model.device),
+        **{cache_name(): keys_and_values},
         generation_config=_generation_config(contract, GenerationOptions(), num_tokens=1),
     )
-    keys_and_values = getattr(written, cache_name())
-    if not all(type(layer) is DynamicLayer for layer in keys_and_values.layers):
-        return 0, None
     keys_and_values.batch_repeat_interleave(len(prompts))
     return num_shared, keys_and_values
 
