@@ -27,6 +27,7 @@ from pangzhu.errors import (
     UsageError,
     VerificationError,
 )
+from pangzhu.messages import text
 from pangzhu.model import base_fingerprint
 from pangzhu.progress import StepReport
 from pangzhu.template import PromptContract
@@ -540,6 +541,13 @@ def test_the_last_good_checkpoint_outlives_a_divergence(
 
 
 # --- what is learned -------------------------------------------------------------------------------------------------
+
+
+def test_the_pass_that_confirms_is_announced_and_then_its_outcome(runs: Runs, said: list[str]) -> None:
+    alpaca(runs.rows, [("a?", "yes"), ("b?", "no.")])
+    steps = runs.train(until_learned=True, max_steps=300, learning_rate=1e-2, r=8).num_steps
+    outcome = said.index(text("train.all_learned", step=steps))
+    assert said[outcome - 1] == text("train.confirming")
 
 
 def test_until_learned_the_published_adapter_gives_the_answers_word_for_word(runs: Runs) -> None:
