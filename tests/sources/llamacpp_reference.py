@@ -5,12 +5,16 @@ import math
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import gguf
 import numpy as np
 import torch
 import xllamacpp
+
+PLACES = 10  # prompts answered side by side: the weights are read once for all of them
+TOKENS_A_PLACE = 512
 
 
 class LlamaCpp:
@@ -20,8 +24,8 @@ class LlamaCpp:
         self._key = secrets.token_hex(16)
         params = xllamacpp.CommonParams()
         params.model.path = str(model)
-        params.n_ctx = 512
-        params.n_parallel = 1
+        params.n_ctx = PLACES * TOKENS_A_PLACE
+        params.n_parallel = PLACES
         params.n_gpu_layers = 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
         params.verbosity = -1
@@ -30,35 +34,35 @@ class LlamaCpp:
 
     def token_ids(self, text: str) -> list[int]:
         """Ids of `text`, control tokens recognised, nothing added."""
-        return self._post("/tokenize", {"content": text, "add_special": False, "parse_special": True})
+        return list(self._post("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"])
 
-    def greedy(self, prompt_ids: Sequence[int], num_tokens: int) -> list[int]:
-        """The greedy continuation, up to and with an end token. (`logprobs` would join the tokens of one character.)"""
-        return self._post(
+    def greedy(self, prompts: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
+        """Each prompt's greedy continuation, up to and with an end token. (`logprobs` would join the tokens of one character.)"""
+        answers = self._post(
             "/completion",
             {
-                "prompt": list(prompt_ids),
+                "prompt": [list(ids) for ids in prompts],
                 "n_predict": num_tokens,
                 "temperature": 0,
                 "cache_prompt": False,
                 "return_tokens": True,
             },
         )
+        return [answer["tokens"] for answer in sorted(answers, key=lambda answer: answer["index"])]
 
-    def _post(self, path: str, body: dict[str, object]) -> list[int]:
+    def _post(self, path: str, body: dict[str, object]) -> Any:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         request = Request(self._server.listening_address + path, json.dumps(body).encode(), headers)
         with urlopen(request) as answer:
-            return list(json.load(answer)["tokens"])
+            return json.load(answer)
 
 
-def write_plain_gguf(source: Path, target: Path) -> None:
-    """Copy a GGUF file with every tensor dequantised, rounded to bfloat16 and stored as float32.
+def write_plain_gguf(reader: gguf.GGUFReader, target: Path) -> None:
+    """Write a GGUF file anew with every tensor dequantised, rounded to bfloat16 and stored as float32.
 
     Where the embedding is stored twice, the output's copy is kept as both: what the conversion promises. llama.cpp then
     computes with the very weights of the converted folder, in its own tensor order and with its own code.
     """
-    reader = gguf.GGUFReader(source)
     architecture = reader.fields["general.architecture"].contents()
     writer = gguf.GGUFWriter(target, architecture)
     for field in reader.fields.values():

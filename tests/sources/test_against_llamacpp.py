@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
 from llamacpp_reference import LlamaCpp, write_plain_gguf
 from proof_texts import QUESTIONS, proof_texts
 
@@ -42,6 +43,12 @@ class Converted:
         """Ids of the question in the chat template, up to where the answer begins."""
         messages = [{"role": "user", "content": question}]
         return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+
+    @cached_property
+    def gguf(self) -> GGUFReader:
+        """The file it was converted from. Read once: half a million tokens and merges take seconds."""
+        assert self.base.gguf is not None
+        return GGUFReader(self.base.gguf)
 
     @cached_property
     def answers(self) -> dict[str, list[int]]:
@@ -83,9 +90,8 @@ def quantized(converted: Converted) -> LlamaCpp:
 
 @pytest.fixture(scope="module")
 def plain(converted: Converted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
-    assert converted.base.gguf is not None
     target: Path = tmp_path_factory.mktemp("plain") / "plain.gguf"
-    write_plain_gguf(converted.base.gguf, target)
+    write_plain_gguf(converted.gguf, target)
     yield LlamaCpp(target)
     target.unlink()
 
@@ -128,13 +134,18 @@ class Answer:
     lead: float
 
 
-def compare(converted: Converted, reference: LlamaCpp, question: str) -> Answer:
-    prompt_ids = converted.prompt_ids(question)
-    ours, theirs = converted.answers[question], reference.greedy(prompt_ids, NUM_TOKENS)
+def compare(converted: Converted, reference: LlamaCpp) -> list[Answer]:
+    """Every question's two answers."""
+    theirs = reference.greedy([converted.prompt_ids(question) for question in QUESTIONS], NUM_TOKENS)
+    return [_compared(converted, *pair) for pair in zip(QUESTIONS, theirs, strict=True)]
+
+
+def _compared(converted: Converted, question: str, theirs: list[int]) -> Answer:
+    ours = converted.answers[question]
     if ours == theirs:
         return Answer(len(ours), same=True, lead=0.0)
     alike = next(index for index, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other)
-    lead = converted.lead([*prompt_ids, *ours[:alike]], ours[alike], theirs[alike])
+    lead = converted.lead([*converted.prompt_ids(question), *ours[:alike]], ours[alike], theirs[alike])
     return Answer(alike, same=False, lead=lead)
 
 
@@ -146,23 +157,21 @@ def report(title: str, answers: Sequence[Answer]) -> str:
 
 
 def test_the_same_weights_give_the_same_greedy_tokens(converted: Converted, plain: LlamaCpp) -> None:
-    answers = [compare(converted, plain, question) for question in QUESTIONS]
+    answers = compare(converted, plain)
     print(report(f"{converted.base.name}, plain weights", answers))
     assert all(answer.same or answer.lead < NEAR_TIE for answer in answers)
     assert sum(answer.same for answer in answers) >= 9
 
 
 def test_the_quantized_file_is_the_same_model(converted: Converted, quantized: LlamaCpp) -> None:
-    answers = [compare(converted, quantized, question) for question in QUESTIONS]
+    answers = compare(converted, quantized)
     print(report(f"{converted.base.name}, quantised file", answers))
     alike = sum(answer.num_alike for answer in answers)
     assert alike / (alike + sum(not answer.same for answer in answers)) > 0.9
 
 
 def test_the_folder_says_what_chat_needs(converted: Converted) -> None:
-    import gguf
-
-    fields = gguf.GGUFReader(converted.base.gguf).fields
+    fields = converted.gguf.fields
     tokenizer, settings = converted.tokenizer, converted.model.generation_config
     assert tokenizer.chat_template == fields["tokenizer.chat_template"].contents()
     assert tokenizer.eos_token == "<|im_end|>"
