@@ -51,17 +51,25 @@ def main() -> None:
     file = Path(given.csv)
     done = _read(file)
     base = resolve(given.model)
+    processor = instruction_set()
     for name in given.workloads.split(","):
         setting = _setting(given, base.folder, name)
         for other in given.others or [name for name in CONTESTANTS if name != OURS]:
             for block in range(given.blocks):
                 for contestant in (OURS, other) if block % 2 == 0 else (other, OURS):
                     key = {"model": given.model, "workload": name, "other": other, "block": str(block)}
+                    key["instruction_set"] = processor
                     if any(key.items() <= row.items() and row["contestant"] == contestant for row in done):
                         continue
                     row = key | _block(CONTESTANTS[contestant], setting) | {"contestant": contestant}
                     _append(file, row)
                     print(name, other, block, contestant, row["seconds"], "s", file=sys.stderr, flush=True)
+
+
+def instruction_set() -> str:
+    """What the processor offers, and what of it oneDNN was told to use at the most."""
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return " ".join((*machine.instruction_sets(), *([f"ONEDNN_MAX_CPU_ISA={cap}"] if cap else [])))
 
 
 def run_job(contestant: Contestant, job: dict[str, Any]) -> dict[str, Any]:
@@ -86,11 +94,16 @@ def run_job(contestant: Contestant, job: dict[str, Any]) -> dict[str, Any]:
 
 def environment(requirements: str) -> Path:
     """The Python of a peer's own environment, made where there is none."""
-    folder = cache_root() / "benchmarks" / Path(requirements).stem
+    listed = HERE / "peers" / requirements
+    alone = listed.with_suffix(".alone.txt")  # what would ask for packages that training does not use
+    folder = cache_root() / "benchmarks" / listed.stem
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
+        install = [python, "-m", "pip", "install", "-q", "-r"]
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", HERE / "peers" / requirements], check=True)
+        subprocess.run([*install, listed], check=True)
+        if alone.exists():
+            subprocess.run([*install, alone, "--no-deps"], check=True)
         (folder / "complete").touch()
     return python
 
@@ -139,7 +152,6 @@ def _block(contestant: Contestant, setting: Setting) -> dict[str, Any]:
     return {
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
         "precision": precision,
-        "instruction_set": " ".join(machine.instruction_sets()),
         "seconds": round(sum(result["seconds"]), 3),
         "tokens": setting.work.num_tokens,
         "supervised": setting.work.num_supervised,

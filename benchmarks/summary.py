@@ -23,7 +23,7 @@ HEADS: dict[Language, str] = {
     "GEMM limit | peak memory |\n",
     "zh": "| 模型 | 数据 | | 精度 | 用时与 Pangzhu 之比（成对中位数，95%） | 对数 | 词元/秒 | 达到 GEMM 上限 | 内存峰值 |\n",
 }
-CLOSING: dict[Language, str] = {"en": "Instruction sets: ", "zh": "指令集："}
+PROCESSOR: dict[Language, str] = {"en": "Processor with ", "zh": "处理器指令集："}
 BAR_HEIGHT, BAR_WIDTH, LABEL_WIDTH = 26, 420, 300
 
 
@@ -58,32 +58,33 @@ class Line:
 
 def read_lines(file: Path) -> list[Line]:
     """All pairs of a CSV; Pangzhu's own line, with ratio 1, first of each workload."""
-    pairs: dict[tuple[str, str, str], dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
+    pairs: dict[tuple[str, ...], dict[str, dict[str, dict[str, str]]]] = defaultdict(lambda: defaultdict(dict))
     with file.open(encoding="utf-8", newline="") as opened:
         for row in csv.DictReader(opened):
-            pairs[row["model"], row["workload"], row["other"]][row["block"]][row["contestant"]] = row
+            key = (row["instruction_set"], row["model"], row["workload"], row["other"])
+            pairs[key][row["block"]][row["contestant"]] = row
     lines: list[Line] = []
-    for workload in dict.fromkeys((model, workload) for model, workload, _ in pairs):
-        others = {key[2]: blocks for key, blocks in pairs.items() if key[:2] == workload}
+    for workload in dict.fromkeys(key[:3] for key in pairs):
+        others = {key[3]: blocks for key, blocks in pairs.items() if key[:3] == workload}
         complete = {
             other: [block for block in blocks.values() if len(block) == 2 and OURS in block]
             for other, blocks in others.items()
         }
         own = [block[OURS] for blocks in complete.values() for block in blocks]
         if own:
-            lines.append(_line(*workload, OURS, own, [1.0]))
+            lines.append(_line(OURS, own, [1.0]))
         for other, blocks in complete.items():
             if blocks:
                 ratios = [float(block[other]["seconds"]) / float(block[OURS]["seconds"]) for block in blocks]
-                lines.append(_line(*workload, other, [block[other] for block in blocks], ratios))
+                lines.append(_line(other, [block[other] for block in blocks], ratios))
     return lines
 
 
-def _line(model: str, workload: str, name: str, rows: Sequence[dict[str, str]], ratios: Sequence[float]) -> Line:
+def _line(name: str, rows: Sequence[dict[str, str]], ratios: Sequence[float]) -> Line:
     seconds = [float(row["seconds"]) for row in rows]
     return Line(
-        model,
-        workload,
+        rows[0]["model"],
+        rows[0]["workload"],
         name,
         rows[0]["instruction_set"],
         rows[0]["precision"],
@@ -98,19 +99,23 @@ def _line(model: str, workload: str, name: str, rows: Sequence[dict[str, str]], 
 
 
 def table(lines: Sequence[Line], language: Language = "en") -> str:
-    """Markdown: one row a contestant and workload."""
-    rows = []
-    for line in lines:
-        low, high = line.interval
-        ratio = "1" if line.name == OURS else f"{median(line.ratios):.2f} ({low:.2f} to {high:.2f})"
-        rows.append(
-            f"| {line.model.removeprefix('packaged:')} | {line.workload} | {line.name} | {line.precision} | {ratio} | "
-            f"{'' if line.name == OURS else len(line.ratios)} | {line.tokens_per_second:.0f} | {line.share_of_limit:.0%} | "
-            f"{line.peak_rss / GIGABYTE:.1f} GB |\n"
+    """Markdown: a table a processor, one row a contestant and workload."""
+    parts = []
+    for processor in dict.fromkeys(line.instruction_set for line in lines):
+        rows = "".join(_table_row(line) for line in lines if line.instruction_set == processor)
+        parts.append(
+            f"{PROCESSOR[language]}`{processor}`\n\n{HEADS[language]}|---|---|---|---|---|---|---|---|---|\n{rows}"
         )
-    sets = "; ".join(sorted({line.instruction_set for line in lines}))
+    return "\n".join(parts)
+
+
+def _table_row(line: Line) -> str:
+    low, high = line.interval
+    ratio = "1" if line.name == OURS else f"{median(line.ratios):.2f} ({low:.2f} to {high:.2f})"
     return (
-        HEADS[language] + "|---|---|---|---|---|---|---|---|---|\n" + "".join(rows) + f"\n{CLOSING[language]}{sets}\n"
+        f"| {line.model.removeprefix('packaged:')} | {line.workload} | {line.name} | {line.precision} | {ratio} | "
+        f"{'' if line.name == OURS else len(line.ratios)} | {line.tokens_per_second:.0f} | {line.share_of_limit:.0%} | "
+        f"{line.peak_rss / GIGABYTE:.1f} GB |\n"
     )
 
 
@@ -122,23 +127,37 @@ def put_into(page: Path, content: str) -> None:
 
 
 def figure(lines: Sequence[Line]) -> str:
-    """SVG: a bar a contestant, as long as the time it takes."""
+    """SVG: a bar a contestant, as long as the time it takes, under a heading for each processor, model and workload."""
     most = max(median(line.ratios) for line in lines)
-    parts = []
-    for number, line in enumerate(lines):
-        y, ratio = number * BAR_HEIGHT + 8, median(line.ratios)
-        color = "#b5432a" if line.name == OURS else "#8a97a6"
-        parts.append(
-            f'<text x="{LABEL_WIDTH - 8}" y="{y + 14}" text-anchor="end">{escape(f"{line.workload}: {line.name}")}</text>'
-            f'<rect x="{LABEL_WIDTH}" y="{y}" width="{BAR_WIDTH * ratio / most:.1f}" height="18" fill="{color}"/>'
-            f'<text x="{LABEL_WIDTH + BAR_WIDTH * ratio / most + 6:.1f}" y="{y + 14}">{ratio:.1f}</text>'
-        )
-    height, width = len(lines) * BAR_HEIGHT + 16, LABEL_WIDTH + BAR_WIDTH + 60
+    parts: list[str] = []
+    above = None
+    for line in lines:
+        heading = f"{line.workload}, {line.model.removeprefix('packaged:')}, {line.instruction_set}"
+        if heading != above:
+            parts.append(_text(8, len(parts), heading, style="font-weight: bold"))
+            above = heading
+        parts.append(_bar(line, len(parts), most))
+    height, width = len(parts) * BAR_HEIGHT + 16, LABEL_WIDTH + BAR_WIDTH + 60
     style = "font: 13px sans-serif; fill: #222; background: #fff"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'style="{style}" role="img"><title>Seconds for the same rows; Pangzhu = 1</title>{"".join(parts)}</svg>\n'
     )
+
+
+def _bar(line: Line, number: int, most: float) -> str:
+    ratio = median(line.ratios)
+    color, length = "#b5432a" if line.name == OURS else "#8a97a6", BAR_WIDTH * ratio / most
+    return (
+        _text(LABEL_WIDTH - 8, number, line.name, anchor="end")
+        + f'<rect x="{LABEL_WIDTH}" y="{number * BAR_HEIGHT + 8}" width="{length:.1f}" height="18" fill="{color}"/>'
+        + _text(LABEL_WIDTH + length + 6, number, f"{ratio:.1f}")
+    )
+
+
+def _text(x: float, number: int, content: str, *, anchor: str = "start", style: str = "") -> str:
+    y = number * BAR_HEIGHT + 22
+    return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}" style="{style}">{escape(content)}</text>'
 
 
 def main() -> None:

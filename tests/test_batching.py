@@ -48,20 +48,34 @@ def test_the_supervised_count_of_a_batch_is_the_sum_over_its_rows(prompt: int) -
     assert batch.num_supervised == sum(length - max(prompt, 1) for length in (4, 9, 5, 7))
 
 
+@pytest.mark.parametrize("num_shared", [0, 2])
 @pytest.mark.parametrize("budget", [1, 5, 8, 9, 12, 17, 100])
-def test_a_split_batch_holds_the_same_rows_whole_and_in_order(budget: int) -> None:
+def test_a_split_batch_holds_the_same_rows_each_once_and_whole(budget: int, num_shared: int) -> None:
     batch = batch_of(4, 8, 5, 3, 9)
-    pieces = split_to_budget(batch, budget)
-    for name in ("input_ids", "position_ids", "shift_labels"):
-        assert torch.equal(torch.cat([getattr(piece, name) for piece in pieces], dim=1), getattr(batch, name))
-    assert [length for piece in pieces for length in piece.row_lengths] == list(batch.row_lengths)
-    assert [index for piece in pieces for index in piece.row_indices] == list(batch.row_indices)
-    assert all(piece.num_tokens <= budget or len(piece.row_lengths) == 1 for piece in pieces)
-    assert all(piece.position_ids[0, 0] == 0 and piece.num_tokens == piece.input_ids.shape[1] for piece in pieces)
+    whole = {index: rows_in(batch)[index] for index in range(5)}
+    pieces = split_to_budget(batch, budget, num_shared=num_shared)
+    assert sorted(index for piece in pieces for index in piece.row_indices) == list(range(5))
+    for piece in pieces:
+        assert all(torch.equal(row, whole[index]) for index, row in rows_in(piece).items())
+        computed = piece.num_tokens - num_shared * (len(piece.row_lengths) - 1)
+        assert computed <= budget or len(piece.row_lengths) == 1
+        assert piece.num_tokens == piece.input_ids.shape[1]
 
 
-def test_a_split_is_no_finer_than_the_budget_asks() -> None:
-    assert [piece.row_lengths for piece in split_to_budget(batch_of(4, 4, 4, 9, 2), 8)] == [(4, 4), (4,), (9,), (2,)]
+def rows_in(batch: MicroBatch) -> dict[int, torch.Tensor]:
+    """Each row's ids, positions and labels, by its index."""
+    fields = torch.cat([batch.input_ids, batch.position_ids, batch.shift_labels])
+    return dict(zip(batch.row_indices, fields.split(batch.row_lengths, dim=1), strict=True))
+
+
+def test_rows_are_put_into_as_few_pieces_as_have_room() -> None:
+    """One after another they would need five."""
+    assert [piece.row_lengths for piece in split_to_budget(batch_of(4, 6, 4, 6, 2), 8)] == [(6, 2), (6,), (4, 4)]
+
+
+def test_what_rows_begin_with_alike_counts_once_a_piece() -> None:
+    assert len(split_to_budget(batch_of(6, 6, 6), 14)) == 2
+    assert len(split_to_budget(batch_of(6, 6, 6), 14, num_shared=2)) == 1
 
 
 def test_a_batch_within_the_budget_stays_one() -> None:

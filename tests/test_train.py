@@ -145,6 +145,21 @@ def test_only_the_adapter_moves(runs: Runs) -> None:
     assert hashes() == before
 
 
+@pytest.mark.parametrize(
+    ("options", "bounded"), [({}, True), ({"fast": "off"}, False), ({"fast_without": ("memory",)}, False)]
+)
+def test_kernel_caches_are_bounded_on_the_fast_path_and_after_a_resume(
+    options: dict[str, Any], bounded: bool, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+    monkeypatch.setattr("pangzhu.fast.memory.bound_kernel_caches", lambda: asked.append(None))
+    runs.stop_at(2, **options)
+    assert bool(asked) == bounded
+    asked.clear()
+    runs.train(**options)
+    assert bool(asked) == bounded
+
+
 def test_the_base_in_memory_is_untouched_by_training(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     import pangzhu.decisions as module
 

@@ -36,6 +36,7 @@ CONTESTANTS = {
     "peft + Trainer, padded to the batch": Contestant("plain.py"),
     "TRL as it comes": Contestant("trl_sft.py", "trl.txt"),
     "TRL tuned": Contestant("trl_sft.py", "trl.txt", options={"tuned": True}),
+    "LLaMA-Factory as it comes": Contestant("llama_factory.py", "llama_factory.txt"),
     "pangzhu --fast off": Contestant("ours.py", micro_batch=None, options={"reference": True}),
     **{
         f"pangzhu without {name}": Contestant("ours.py", micro_batch=None, options={"without": [name]})

@@ -10,6 +10,7 @@ from torch.utils.data import SequentialSampler
 from pangzhu.config import TrainConfig
 from pangzhu.data.conversation import Location
 from pangzhu.decisions import choose_path
+from pangzhu.fast.memory import bound_kernel_caches
 from pangzhu.model import attach_lora, load_base
 from pangzhu.plan import plan_steps
 from pangzhu.progress import Progress
@@ -30,6 +31,9 @@ def main() -> None:
         TokenizedExample(tuple(row["input_ids"]), tuple(row["labels"]), Location(Path(job.rows), number, number))
         for number, row in enumerate(read_rows(job), start=1)
     ]
+    options = job.options
+    if not options.get("reference") and "memory" not in options.get("without", ()):
+        bound_kernel_caches()
     before = matrix_speed(job)
     folder = Path(tempfile.mkdtemp())
     config = TrainConfig(
@@ -40,8 +44,8 @@ def main() -> None:
         per_device_train_batch_size=job.rows_per_step,
         save_steps=10**6,
         precision=job.precision,  # type: ignore[arg-type]
-        fast="off" if job.options.get("reference") else "on",
-        fast_without=tuple(job.options.get("without", ())),
+        fast="off" if options.get("reference") else "on",
+        fast_without=tuple(options.get("without", ())),
     )
     base = load_base(Path(job.model), precision=job.precision)  # type: ignore[arg-type]
     if job.adapter:
@@ -56,7 +60,7 @@ def main() -> None:
         model,
         config,
         progress,
-        token_budget=int(job.options.get("token_budget", 1024)),
+        token_budget=int(options.get("token_budget", 1024)),
         fast=choose_path(config, model, longest=dataset.longest),
     )
     clock = Clock(job)

@@ -76,17 +76,28 @@ def lay_end_to_end(rows: Sequence[tuple[int, TokenizedExample]]) -> MicroBatch:
     )
 
 
-def split_to_budget(batch: MicroBatch, token_budget: int) -> list[MicroBatch]:
-    """Cut a batch between rows into pieces of at most `token_budget` tokens; a longer row is a piece by itself."""
-    pieces: list[MicroBatch] = []
-    first = start = length = 0
-    for row, row_length in enumerate(batch.row_lengths):
-        if length and length + row_length > token_budget:
-            pieces.append(_slice(batch, (first, row), (start, start + length)))
-            first, start, length = row, start + length, 0
-        length += row_length
-    pieces.append(_slice(batch, (first, len(batch.row_lengths)), (start, start + length)))
-    return pieces
+def split_to_budget(batch: MicroBatch, token_budget: int, *, num_shared: int = 0) -> list[MicroBatch]:
+    """Put the rows of a batch into few pieces of at most `token_budget` computed tokens; a longer row is a piece by itself.
+
+    Each piece has its fixed cost (every weight is read twice), so the longest rows are placed first, each in the first
+    piece that has room.
+
+    Args:
+        batch: stays as it is.
+        token_budget: most tokens of a piece.
+        num_shared: tokens all rows begin with alike, computed once a piece.
+    """
+    free: list[int] = []
+    chosen: list[list[int]] = []
+    for row in sorted(range(len(batch.row_lengths)), key=lambda row: -batch.row_lengths[row]):
+        own = batch.row_lengths[row] - num_shared
+        piece = next((number for number, room in enumerate(free) if own <= room), len(free))
+        if piece == len(free):
+            free.append(token_budget - num_shared)
+            chosen.append([])
+        free[piece] -= own
+        chosen[piece].append(row)
+    return [batch] if len(chosen) == 1 else [_take(batch, sorted(rows)) for rows in chosen]
 
 
 class RowDataset(Dataset[tuple[int, TokenizedExample]]):
@@ -126,12 +137,15 @@ def as_micro_batch(inputs: Mapping[str, torch.Tensor]) -> MicroBatch:
     )
 
 
-def _slice(batch: MicroBatch, rows: tuple[int, int], tokens: tuple[int, int]) -> MicroBatch:
-    row_slice, token_slice = slice(*rows), slice(*tokens)
+def _take(batch: MicroBatch, rows: Sequence[int]) -> MicroBatch:
+    def of_rows(tokens: torch.Tensor) -> torch.Tensor:
+        by_row = torch.split(tokens, list(batch.row_lengths), dim=1)
+        return torch.cat([by_row[row] for row in rows], dim=1)
+
     return MicroBatch(
-        batch.input_ids[:, token_slice],
-        batch.position_ids[:, token_slice],
-        batch.shift_labels[:, token_slice],
-        batch.row_lengths[row_slice],
-        batch.row_indices[row_slice],
+        of_rows(batch.input_ids),
+        of_rows(batch.position_ids),
+        of_rows(batch.shift_labels),
+        tuple(batch.row_lengths[row] for row in rows),
+        tuple(batch.row_indices[row] for row in rows),
     )

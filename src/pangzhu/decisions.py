@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pangzhu import machine, plan
 from pangzhu.config import FastOptions, TrainConfig
+from pangzhu.fast import memory
 from pangzhu.messages import say
 from pangzhu.model import attach_lora, load_base, num_parameters, read_json, trainable_parameters
 from pangzhu.preparation import PreparedBase, PreparedRows, decide_device
@@ -44,20 +45,21 @@ def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Decis
     """Probe and choose; what the configuration names is taken as it is."""
     import torch
 
+    _bound_caches(config)  # before the probe, which multiplies
     device = decide_device(config.device)
     num_threads = machine.num_physical_cores()
     torch.set_num_threads(num_threads)  # before the probe, which would measure another machine otherwise
     precision, probe = _precision(config, base.source.folder, device)
     share = rows.tokenized.num_supervised / rows.tokenized.num_tokens
-    memory = plan.plan_memory(
+    planned = plan.plan_memory(
         model_shape(base.source.folder),
         config,
         precision=precision,
         fast=config.fast == "on" and device == "cpu",
         supervised_share=share,
     )
-    budget = config.token_budget or plan.choose_token_budget(memory, free_bytes=_free_bytes(device))
-    say("train.memory", gigabytes=memory.peak(min(budget, rows.tokenized.num_tokens)) / 1e9)
+    budget = config.token_budget or plan.choose_token_budget(planned, free_bytes=_free_bytes(device))
+    say("train.memory", gigabytes=planned.peak(min(budget, rows.tokenized.num_tokens)) / 1e9)
     return Decisions(base.source.name, device, num_threads, precision, budget, probe)
 
 
@@ -66,6 +68,7 @@ def load_model(config: TrainConfig, base: PreparedBase, decisions: Decisions) ->
     import torch
     from transformers import set_seed
 
+    _bound_caches(config)  # a resumed run decides nothing
     torch.set_num_threads(decisions.num_threads)
     model = load_base(base.source.folder, precision=decisions.precision, device=decisions.device)
     set_seed(config.seed)
@@ -98,6 +101,11 @@ def choose_path(config: FastOptions, model: "PeftModel", *, longest: int) -> "Fa
     for reason in path.reasons:
         say("fast.reason", reason=reason)
     return path
+
+
+def _bound_caches(config: FastOptions) -> None:
+    if config.fast == "on" and "memory" not in config.fast_without:
+        memory.bound_kernel_caches()
 
 
 def _precision(

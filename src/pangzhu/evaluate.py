@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu.batching import lay_end_to_end, split_to_budget
+from pangzhu.batching import lay_end_to_end
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import load_engine
 from pangzhu.messages import say, text
 from pangzhu.plan import MAX_TOKEN_BUDGET
-from pangzhu.step import RowOutcome, forward_rows
+from pangzhu.step import RowOutcome, forward_rows, split_rows
 from pangzhu.tokenization import IGNORED, Labeller, TokenizedExample, tokenize
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _outcomes(engine: "TransformersEngine", name: str, examples: Sequence[Tokeni
     longest = max((len(example.input_ids) for example in examples), default=0)
     fast = FastPath(engine.model, Techniques(), longest=longest)
     with engine.using(name) as model, torch.no_grad():
-        for piece in split_to_budget(lay_end_to_end(list(enumerate(examples))), MAX_TOKEN_BUDGET):
+        for piece in split_rows(lay_end_to_end(list(enumerate(examples))), MAX_TOKEN_BUDGET, fast):
             outcomes += forward_rows(model, piece.to(model.device), fast).rows
     return outcomes
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pangzhu.batching import MicroBatch
+from pangzhu.batching import MicroBatch, split_to_budget
 from pangzhu.fast.loss import Scores, score_logits
 from pangzhu.fast.path import FastPath
 from pangzhu.tokenization import IGNORED
@@ -49,6 +49,12 @@ class StepOutcome:
 
     loss_sum: torch.Tensor
     rows: tuple[RowOutcome, ...]
+
+
+def split_rows(batch: MicroBatch, token_budget: int, fast: FastPath | None = None) -> list[MicroBatch]:
+    """The batch in pieces that `forward_rows` computes with at most `token_budget` tokens; a longer row is by itself."""
+    num_shared = 0 if fast is None else fast.num_shared(batch.input_ids, batch.row_lengths)
+    return split_to_budget(batch, token_budget, num_shared=num_shared)
 
 
 def forward_rows(model: "PreTrainedModel", batch: MicroBatch, fast: FastPath | None = None) -> StepOutcome:

@@ -17,14 +17,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from pangzhu import checkpoint
 from pangzhu.adapter import round_to_bf16
-from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end, split_to_budget
+from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end
 from pangzhu.config import TrainConfig
 from pangzhu.errors import DivergedError, is_out_of_memory
 from pangzhu.fast.path import FastPath
 from pangzhu.messages import say
 from pangzhu.model import trainable_parameters
 from pangzhu.progress import Progress, stop_on_signal
-from pangzhu.step import forward_rows
+from pangzhu.step import forward_rows, split_rows
 from pangzhu.tokenization import TokenizedExample
 
 if TYPE_CHECKING:
@@ -95,17 +95,20 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         # DDP averages gradients over processes, while num_items_in_batch counts the tokens of all of them.
         scale = self.accelerator.num_processes / max(1, int(num_items_in_batch))
         total = torch.zeros((), device=self.args.device)
-        pieces = split_to_budget(batch, self._token_budget)
+        pieces = self._split(batch)
         while pieces:
             piece, *rest = pieces
             with nullcontext() if not rest else self.accelerator.no_sync(model=model):
                 loss = self._within_memory(model, piece, scale)
             if loss is None:
-                pieces = [smaller for piece in pieces for smaller in split_to_budget(piece, self._token_budget)]
+                pieces = [smaller for piece in pieces for smaller in self._split(piece)]
             else:
                 total += loss
                 pieces = rest
         return total
+
+    def _split(self, batch: MicroBatch) -> list[MicroBatch]:
+        return split_rows(batch, self._token_budget, self._fast)
 
     def _within_memory(self, model: torch.nn.Module, piece: MicroBatch, scale: float) -> torch.Tensor | None:
         """One piece forward and backward; its share of the loss, or None where memory ran out.
@@ -178,7 +181,7 @@ def confirm_learned(
     learned: dict[int, bool] = {}
     model.eval()
     with torch.no_grad():
-        for piece in split_to_budget(lay_end_to_end(rows), token_budget):
+        for piece in split_rows(lay_end_to_end(rows), token_budget, fast):
             for outcome in forward_rows(model, piece.to(model.device), fast).rows:
                 learned[outcome.row_index] = outcome.learned
     return learned

@@ -13,17 +13,19 @@ from benchmarks.summary import END, START, figure, put_into, read_lines, table
 OTHER = "TRL as it comes"
 
 
-def write_blocks(file: Path, blocks: list[tuple[str, int, float]]) -> Path:
-    """Blocks as `(contestant, number, seconds)`."""
+def write_blocks(file: Path, blocks: list[tuple[str, int, float]], processors: tuple[str, ...] = ("avx2",)) -> Path:
+    """Blocks as `(contestant, number, seconds)`, on each of the processors."""
     common: dict[str, Any] = dict.fromkeys(FIELDS, "") | {
-        "model": "packaged:tiny", "workload": "mixed", "other": OTHER, "precision": "float32", "instruction_set": "avx2",
+        "model": "packaged:tiny", "workload": "mixed", "other": OTHER, "precision": "float32",
         "tokens": 1000, "useful_gflop": 500.0, "gflops_limit": 100.0, "peak_rss": 2**31,
     }  # fmt: skip
     with file.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.DictWriter(opened, FIELDS)
         writer.writeheader()
-        for contestant, number, seconds in blocks:
-            writer.writerow(common | {"contestant": contestant, "block": number, "seconds": seconds})
+        for processor in processors:
+            for contestant, number, seconds in blocks:
+                row = {"contestant": contestant, "block": number, "seconds": seconds, "instruction_set": processor}
+                writer.writerow(common | row)
     return file
 
 
@@ -69,5 +71,19 @@ def test_the_table_stands_between_its_marks_and_the_page_stays(tmp_path: Path) -
 def test_the_table_and_the_figure_name_everybody(blocks: Path) -> None:
     lines = read_lines(blocks)
     assert "| tiny | mixed | TRL as it comes | float32 | 4.00 (3.00 to 5.00) | 3 |" in table(lines)
-    assert "Instruction sets: avx2\n" in table(lines)
+    assert table(lines).startswith("Processor with `avx2`\n")
     assert figure(lines).count("<rect") == 2
+
+
+def test_each_processor_has_its_own_pairs(tmp_path: Path) -> None:
+    """The same block on two machines is two blocks, and no pair is made across them."""
+    file = write_blocks(tmp_path / "blocks.csv", [(OURS, 0, 1.0), (OTHER, 0, 3.0)], ("avx2", "avx512"))
+    lines = read_lines(file)
+    assert [(line.instruction_set, line.name, line.ratios) for line in lines] == [
+        ("avx2", OURS, (1.0,)),
+        ("avx2", OTHER, (3.0,)),
+        ("avx512", OURS, (1.0,)),
+        ("avx512", OTHER, (3.0,)),
+    ]
+    assert table(lines).count("| TRL as it comes |") == 2
+    assert figure(lines).count("font-weight: bold") == 2

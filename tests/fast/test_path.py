@@ -300,3 +300,19 @@ def test_a_head_with_an_adapter_is_peft_s() -> None:
     _, expected = gradients(model, None, batch)
     assert any("lm_head" in name for name in found)
     assert_agree(found, expected, 1e-4)
+
+
+@pytest.mark.parametrize(("without", "shared"), [((), len(SYSTEM)), (("prefix",), 0), (("attention",), len(SYSTEM))])
+def test_what_all_rows_begin_with_alike_is_told_where_it_is_computed_once(
+    without: tuple[str, ...], shared: int
+) -> None:
+    path = path_of(build_lora(), *without)
+    alike = batch_of([row for number, row in enumerate(rows_that_begin_alike()) if number != 3])
+    assert path.num_shared(alike.input_ids, alike.row_lengths) == shared
+    mixed = batch_of(rows_that_begin_alike())
+    assert path.num_shared(mixed.input_ids, mixed.row_lengths) == 0
+
+
+def test_a_model_that_is_not_driven_shares_nothing() -> None:
+    path, batch = path_of(build_lora("gemma3")), batch_of(rows_that_begin_alike()[:3])
+    assert path.num_shared(batch.input_ids, batch.row_lengths) == 0

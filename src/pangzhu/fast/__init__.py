@@ -9,7 +9,7 @@ transformers keeps the model and peft the adapters; this package only computes w
 - `layers`: norms, rotations and activations in few passes
 - `loss`: the head at learned tokens alone, its gradient made on the way
 - `decoder`: a whole decoder of these parts; `support` says for which models; `path` puts both together
-- `memory`: buffers stay with the process
+- `memory`: a bound on what oneDNN compiles and keeps
 
 Every technique can be left out alone (`Techniques`), to measure it and to find faults.
 """

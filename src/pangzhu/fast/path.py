@@ -12,6 +12,7 @@ from torch import Tensor
 from pangzhu.fast import loss, support
 from pangzhu.fast.decoder import FastDecoder
 from pangzhu.fast.loss import Scores, Workspace
+from pangzhu.fast.prefix import LEAST_TOKENS, common_length
 from pangzhu.fast.stream import Stream, lay_out
 from pangzhu.fast.support import Reason
 from pangzhu.fast.techniques import Techniques
@@ -42,6 +43,18 @@ class FastPath:
     def drives_decoder(self) -> bool:
         """Whether the layers are computed here."""
         return self._decoder is not None
+
+    def num_shared(self, input_ids: Tensor, row_lengths: Sequence[int]) -> int:
+        """Tokens at the beginning of every row that are computed once for all of them.
+
+        Args:
+            input_ids: `(1, T)`, rows end to end.
+            row_lengths: tokens of each row.
+        """
+        if self._decoder is None or not self._techniques.prefix or len(row_lengths) == 1:
+            return 0
+        length = common_length([row.tolist() for row in input_ids[0].split(list(row_lengths))])
+        return length if length >= LEAST_TOKENS else 0
 
     def score(
         self, *, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]

@@ -15,6 +15,7 @@ class Techniques:
         layers: norms, rotations and activations as single functions; else by autograd.
         lora: adapters fused into their linear layer; else peft's forward.
         loss: the head and its gradient in chunks; else logits of all learned tokens at once.
+        memory: oneDNN's compiled products bounded; else as many as it keeps by itself.
         prefix: tokens that rows begin with alike computed once; else in every row.
         pruning: tokens that no learned token depends on left out; else every token goes through every layer.
     """
@@ -23,6 +24,7 @@ class Techniques:
     layers: bool = True
     lora: bool = True
     loss: bool = True
+    memory: bool = True
     prefix: bool = True
     pruning: bool = True
 

@@ -1,0 +1,43 @@
+"""The compiled products that are kept have a bound, set before the first one, and a user's own bound stays."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pangzhu.fast import memory
+from pangzhu.machine import instruction_sets
+
+GROWTH_OVER_MANY_SHAPES = """
+import sys
+import psutil, torch
+from pangzhu.fast.memory import bound_kernel_caches
+
+torch.set_num_threads(1)
+if sys.argv[1] == "bounded":
+    bound_kernel_caches()
+weight = torch.ones(256, 256, dtype=torch.bfloat16)
+before = psutil.Process().memory_info().rss
+for num_rows in range(1, 800):
+    torch.nn.functional.linear(torch.ones(num_rows, 256, dtype=torch.bfloat16), weight)
+print(psutil.Process().memory_info().rss - before)
+"""
+
+
+def growth(how: str) -> int:
+    """Bytes that a process grows by while it multiplies matrices of 800 shapes, none of them twice."""
+    words = [sys.executable, "-c", GROWTH_OVER_MANY_SHAPES, how]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif("avx512_bf16" not in instruction_sets(), reason="oneDNN multiplies bf16 only where it is fast")
+def test_shapes_that_never_come_again_are_not_kept_for_ever() -> None:
+    assert growth("bounded") < 0.6 * growth("as it comes")
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_a_bound_in_the_environment_stays(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {} if given is None else dict.fromkeys(memory.CAPACITIES, given)
+    monkeypatch.setattr(memory.os, "environ", environment)
+    memory.bound_kernel_caches()
+    assert environment == dict.fromkeys(memory.CAPACITIES, given or str(memory.MOST_KERNELS))
