@@ -1,8 +1,8 @@
 """`python -m benchmarks.gate`: the equality gate. A faster run that trains something else is no faster run.
 
 Pangzhu and the plain script start from the same adapter and train the same rows in float32; at every step the losses
-must agree within a relative 1e-4 and the gradients point the same way (cosine above 0.9999). In bf16 the final loss must
-lie within the spread of the plain script over three seeds (`--precision bf16`).
+must agree within a relative 1e-4 and the gradients point the same way (cosine above 0.9999). In bf16 (`--precision bf16`)
+Pangzhu's losses must lie as near to those of float32 as the plain script's do, over all steps.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pangzhu.sources.cache import cache_root
 PLAIN = "peft + Trainer, padded to the batch"
 MOST_LOSS_DIFFERENCE = 1e-4
 LEAST_COSINE = 0.9999
-SEEDS = (0, 1, 2)
+MOST_TIMES_AS_FAR = 1.25
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,18 +70,23 @@ def _in_float32(common: dict[str, Any], base: Path) -> bool:
 
 
 def _in_bf16(common: dict[str, Any], base: Path) -> bool:
-    """Ours, from one start, within the spread of the plain script's three starts."""
+    """Rounding moves a single loss by more than three seeds differ (docs/decisions.md), hence all steps, from one start."""
     with tempfile.TemporaryDirectory() as folder:
-        starts = [_fresh_adapter(base, Path(folder) / str(seed), seed=seed) for seed in SEEDS]
-        plain = [_final_loss(CONTESTANTS[PLAIN], common, start) for start in starts]
-        ours = _final_loss(CONTESTANTS[OURS], common, starts[0])
-    passed = min(plain) <= ours <= max(plain)
-    print(json.dumps({"ours": ours, "plain": plain, "passed": passed}))
+        start = _fresh_adapter(base, Path(folder), seed=0)
+        exact = _losses(CONTESTANTS[PLAIN], common | {"precision": "float32"}, start)
+        ours, plain = (distance(_losses(CONTESTANTS[name], common, start), exact) for name in (OURS, PLAIN))
+    passed = ours <= MOST_TIMES_AS_FAR * plain
+    print(json.dumps({"distance_to_float32": {OURS: ours, PLAIN: plain}, "passed": passed}))
     return passed
 
 
-def _final_loss(contestant: Contestant, common: dict[str, Any], start: Path) -> float:
-    return float(run_job(contestant, common | {"adapter": str(start), "options": {}})["losses"][-1])
+def distance(losses: Sequence[float], exact: Sequence[float]) -> float:
+    """Mean of the absolute differences, step by step."""
+    return sum(abs(loss - other) for loss, other in zip(losses, exact, strict=True)) / len(exact)
+
+
+def _losses(contestant: Contestant, common: dict[str, Any], start: Path) -> list[float]:
+    return list(run_job(contestant, common | {"adapter": str(start), "options": {}})["losses"])
 
 
 def _fresh_adapter(base: Path, folder: Path, *, seed: int) -> Path:

@@ -31,7 +31,7 @@ def main() -> None:
         ]
     config = SFTConfig(
         **arguments(job, remove_unused_columns=True),
-        bf16=False,
+        bf16=job.precision == "bf16",  # autocast, TRL's default; it would turn a float32 base into bf16 too
         gradient_checkpointing=not tuned,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},

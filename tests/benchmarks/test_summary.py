@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.bench import FIELDS
 from benchmarks.contestants import OURS
-from benchmarks.summary import END, START, figure, put_into, read_lines, table
+from benchmarks.summary import END, START, figure, front_table, put_into, read_lines, table
 
 OTHER = "TRL as it comes"
 
@@ -73,6 +73,14 @@ def test_the_table_and_the_figure_name_everybody(blocks: Path) -> None:
     assert "| tiny | mixed | TRL as it comes | float32 | 4.00 (3.00 to 5.00) | 3 |" in table(lines)
     assert table(lines).startswith("Processor with `avx2`\n")
     assert figure(lines).count("<rect") == 2
+
+
+def test_the_front_page_has_the_slowest_first_and_no_ablation(tmp_path: Path) -> None:
+    file = write_blocks(tmp_path / "blocks.csv", [(OURS, 0, 1.0), (OTHER, 0, 3.0)])
+    content = file.read_text(encoding="utf-8").replace("packaged:tiny", "packaged:qwen2.5-coder-0.5b-instruct")
+    file.write_text(content + content.split("\n", 1)[1].replace(OTHER, "pangzhu without lora"), encoding="utf-8")
+    names = [row.split("|")[1].strip() for row in front_table(read_lines(file)).splitlines()[4:]]
+    assert names == ["TRL as it comes (float32)", "pangzhu (float32)"]
 
 
 def test_each_processor_has_its_own_pairs(tmp_path: Path) -> None:
