@@ -10,5 +10,5 @@ def test_the_distance_counts_every_step_whichever_side_it_lies_on() -> None:
 
 
 def test_runs_of_unequal_length_are_no_comparison() -> None:
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         distance([1.0], [1.0, 2.0])
