@@ -116,13 +116,20 @@ def table(lines: Sequence[Line], language: Language = "en") -> str:
 
 
 def _table_row(line: Line) -> str:
-    low, high = line.interval
-    ratio = "1" if line.name == OURS else f"{median(line.ratios):.2f} ({low:.2f} to {high:.2f})"
     return (
-        f"| {line.model.removeprefix('packaged:')} | {line.workload} | {line.name} | {line.precision} | {ratio} | "
+        f"| {line.model.removeprefix('packaged:')} | {line.workload} | {line.name} | {line.precision} | {_ratio(line)} | "
         f"{'' if line.name == OURS else len(line.ratios)} | {line.tokens_per_second:.0f} | {line.share_of_limit:.0%} | "
         f"{line.peak_rss / GIGABYTE:.1f} GB |\n"
     )
+
+
+def _ratio(line: Line) -> str:
+    """The median with its interval; a single pair has none."""
+    if line.name == OURS:
+        return "1"
+    low, high = line.interval
+    interval = f" ({low:.2f} to {high:.2f})" if len(line.ratios) > 1 else ""
+    return f"{median(line.ratios):.2f}{interval}"
 
 
 def front_table(lines: Sequence[Line], language: Language = "en") -> str:

@@ -75,6 +75,11 @@ def test_the_table_and_the_figure_name_everybody(blocks: Path) -> None:
     assert figure(lines).count("<rect") == 2
 
 
+def test_a_single_pair_has_no_interval(tmp_path: Path) -> None:
+    lines = read_lines(write_blocks(tmp_path / "blocks.csv", [(OURS, 0, 1.0), (OTHER, 0, 3.0)]))
+    assert "| float32 | 3.00 | 1 |" in table(lines)
+
+
 def test_the_front_page_has_the_slowest_first_and_no_ablation(tmp_path: Path) -> None:
     file = write_blocks(tmp_path / "blocks.csv", [(OURS, 0, 1.0), (OTHER, 0, 3.0)])
     content = file.read_text(encoding="utf-8").replace("packaged:tiny", "packaged:qwen2.5-coder-0.5b-instruct")
