@@ -26,6 +26,7 @@ lint: install  ## formatting, lint, types
 
 bench: install  ## the equality gate, then everybody on the half-billion Qwen; goes on from its CSV
 	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.gate --precision bf16
 	$(BIN)/python -m benchmarks.bench
 	$(BIN)/python -m benchmarks.summary
 

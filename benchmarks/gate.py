@@ -2,7 +2,7 @@
 
 Pangzhu and the plain script start from the same adapter and train the same rows in float32; at every step the losses
 must agree within a relative 1e-4 and the gradients point the same way (cosine above 0.9999). In bf16 (`--precision bf16`)
-Pangzhu's losses must lie as near to those of float32 as the plain script's do, over all steps.
+Pangzhu's losses may lie 1.25 times as far from those of float32 as the plain script's, over all steps.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
 
 def _in_float32(common: dict[str, Any], base: Path) -> bool:
     with tempfile.TemporaryDirectory() as folder:
-        start = _fresh_adapter(base, Path(folder), seed=0)
+        start = _fresh_adapter(base, Path(folder))
         ours, plain = (_kept_run(CONTESTANTS[name], common, start, Path(folder) / name) for name in (OURS, PLAIN))
         verdict = _compare(ours, plain, Path(folder))
     print(json.dumps(dataclasses.asdict(verdict) | {"passed": verdict.passed}))
@@ -72,7 +72,7 @@ def _in_float32(common: dict[str, Any], base: Path) -> bool:
 def _in_bf16(common: dict[str, Any], base: Path) -> bool:
     """Rounding moves a single loss by more than three seeds differ (docs/decisions.md), hence all steps, from one start."""
     with tempfile.TemporaryDirectory() as folder:
-        start = _fresh_adapter(base, Path(folder), seed=0)
+        start = _fresh_adapter(base, Path(folder))
         exact = _losses(CONTESTANTS[PLAIN], common | {"precision": "float32"}, start)
         ours, plain = (distance(_losses(CONTESTANTS[name], common, start), exact) for name in (OURS, PLAIN))
     passed = ours <= MOST_TIMES_AS_FAR * plain
@@ -89,8 +89,8 @@ def _losses(contestant: Contestant, common: dict[str, Any], start: Path) -> list
     return list(run_job(contestant, common | {"adapter": str(start), "options": {}})["losses"])
 
 
-def _fresh_adapter(base: Path, folder: Path, *, seed: int) -> Path:
-    torch.manual_seed(seed)
+def _fresh_adapter(base: Path, folder: Path) -> Path:
+    torch.manual_seed(0)
     attach_lora(load_base(base, precision="float32"), LoraOptions()).save_pretrained(folder / "start")
     return folder / "start"
 

@@ -53,8 +53,16 @@ class StepOutcome:
 
 def split_rows(batch: MicroBatch, token_budget: int, fast: FastPath | None = None) -> list[MicroBatch]:
     """The batch in pieces that `forward_rows` computes with at most `token_budget` tokens; a longer row is by itself."""
-    num_shared = 0 if fast is None else fast.num_shared(batch.input_ids, batch.row_lengths)
-    return split_to_budget(batch, token_budget, num_shared=num_shared)
+    return split_to_budget(batch, token_budget, num_shared=_num_shared(batch, fast))
+
+
+def num_computed(batch: MicroBatch, fast: FastPath | None = None) -> int:
+    """Tokens that `forward_rows` computes at the most: what all rows begin with alike counts once."""
+    return batch.num_tokens - _num_shared(batch, fast) * (len(batch.row_lengths) - 1)
+
+
+def _num_shared(batch: MicroBatch, fast: FastPath | None) -> int:
+    return 0 if fast is None else fast.num_shared(batch.input_ids, batch.row_lengths)
 
 
 def forward_rows(model: "PreTrainedModel", batch: MicroBatch, fast: FastPath | None = None) -> StepOutcome:

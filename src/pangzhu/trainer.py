@@ -24,7 +24,7 @@ from pangzhu.fast.path import FastPath
 from pangzhu.messages import say
 from pangzhu.model import trainable_parameters
 from pangzhu.progress import Progress, stop_on_signal
-from pangzhu.step import forward_rows, split_rows
+from pangzhu.step import forward_rows, num_computed, split_rows
 from pangzhu.tokenization import TokenizedExample
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
             return loss.detach()
         for parameter, gradient in zip(trainable_parameters(model), before, strict=True):
             parameter.grad = gradient
-        self._token_budget = min(self._token_budget, piece.num_tokens) // 2
+        self._token_budget = min(self._token_budget, num_computed(piece, self._fast)) // 2
         say("train.out_of_memory", budget=self._token_budget)
         return None
 

@@ -14,7 +14,7 @@ from pangzhu.config import Technique
 from pangzhu.fast import support
 from pangzhu.fast.path import FastPath
 from pangzhu.fast.techniques import Techniques
-from pangzhu.step import StepOutcome, forward_rows
+from pangzhu.step import StepOutcome, forward_rows, num_computed, split_rows
 from pangzhu.tokenization import IGNORED, TokenizedExample
 from tests.conftest import FAMILIES, build_lora, build_model, examples, watch_embeddings
 
@@ -311,6 +311,15 @@ def test_what_all_rows_begin_with_alike_is_told_where_it_is_computed_once(
     assert path.num_shared(alike.input_ids, alike.row_lengths) == shared
     mixed = batch_of(rows_that_begin_alike())
     assert path.num_shared(mixed.input_ids, mixed.row_lengths) == 0
+
+
+def test_a_batch_counts_what_it_computes() -> None:
+    """A budget that holds the computed tokens holds the batch, and one token less splits it."""
+    path, alike = path_of(build_lora()), batch_of(rows_that_begin_alike()[:3])
+    computed = num_computed(alike, path)
+    assert computed == alike.num_tokens - 2 * len(SYSTEM) == num_computed(alike) - 2 * len(SYSTEM)
+    assert len(split_rows(alike, computed, path)) == 1
+    assert len(split_rows(alike, computed - 1, path)) == 2
 
 
 def test_a_model_that_is_not_driven_shares_nothing() -> None:
