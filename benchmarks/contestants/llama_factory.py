@@ -5,13 +5,13 @@ its own `run_sft` does.
 """
 
 import sys
-import tempfile
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from block import Clock, Job, matrix_speed, read_job, read_rows, report
 from datasets import Dataset
+from plain import arguments
 
 # Imported by LLaMA-Factory for audio alone; its build must fit torch's own, and rows of text never reach it.
 sys.modules["torchaudio"] = ModuleType("torchaudio")
@@ -25,31 +25,20 @@ from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer  # noqa: E402
 
 def options(job: Job) -> dict[str, Any]:
     """What a user would write in its YAML file; what is not said here is as it comes."""
-    return {
-        "model_name_or_path": job.model,
-        "stage": "sft",
-        "do_train": True,
-        "finetuning_type": "lora",
-        "lora_rank": 8,
-        "lora_alpha": 32,
-        "lora_target": "all",
-        "dataset": "rows",
-        "template": "qwen",
-        "disable_shuffling": True,
-        "output_dir": tempfile.mkdtemp(),
-        "per_device_train_batch_size": job.micro_batch,
-        "gradient_accumulation_steps": job.rows_per_step // job.micro_batch,
-        "max_steps": job.warm_up + job.steps,
-        "learning_rate": 2e-4,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "bf16": job.precision == "bf16",
-        "seed": 0,
-    }
+    return arguments(
+        job,
+        model_name_or_path=job.model,
+        stage="sft",
+        do_train=True,
+        finetuning_type="lora",
+        lora_rank=8,
+        lora_alpha=32,
+        lora_target="all",
+        dataset="rows",
+        template="qwen",
+        disable_shuffling=True,
+        bf16=job.precision == "bf16",
+    )
 
 
 def main() -> None:
