@@ -25,7 +25,7 @@ Precision = Literal["auto", "bf16", "float32"]
 TrainOn = Literal["assistant", "last", "all"]
 Overlong = Literal["fail", "drop", "truncate"]
 Device = Literal["auto", "cpu", "cuda"]
-Technique = Literal["attention", "layers", "lora", "loss", "memory", "prefix", "pruning"]
+Technique = Literal["alignment", "attention", "layers", "lora", "loss", "memory", "prefix", "pruning"]
 
 
 class Options(BaseModel):

@@ -19,7 +19,7 @@ def _seed() -> None:
 @pytest.fixture(params=["one chunk", "many chunks and blocks"])
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param != "one chunk":
-        monkeypatch.setattr(loss, "BYTES_A_CHUNK", 1)  # as few tokens as there can be: 32
+        monkeypatch.setattr(loss, "BYTES_A_CHUNK", 1)  # as few tokens as there can be: 8
         monkeypatch.setattr(loss, "WORDS_A_BLOCK", 7)
     return str(request.param)
 
@@ -96,10 +96,16 @@ def test_the_buffer_is_used_again() -> None:
     assert workspace.logits(2, head.double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize("num_tokens", [1, 31, 32, 33, 500, 1024])
+@pytest.mark.parametrize("num_tokens", [8, 24, 32, 40, 504, 1024])
 def test_chunks_hold_every_token_once_in_about_equal_parts(num_tokens: int) -> None:
     head = torch.empty(150_000, 1)
     chunks = loss._chunks(num_tokens, head)
     assert [place for chunk in chunks for place in range(chunk.start, chunk.stop)] == list(range(num_tokens))
     assert all((chunk.stop - chunk.start) * 150_000 * 4 <= loss.BYTES_A_CHUNK for chunk in chunks)
-    assert all((chunk.stop - chunk.start) % loss.ALIGNMENT == 0 for chunk in chunks[:-1])
+    assert all((chunk.stop - chunk.start) % loss.ALIGNMENT == 0 for chunk in chunks)
+
+
+@pytest.mark.parametrize("num_words", [1, 7, 64, 96, 4480])
+def test_the_largest_of_each_column_is_found_however_the_words_fold(num_words: int) -> None:
+    logits = torch.randn(num_words, 24)
+    torch.testing.assert_close(loss._largest(logits), logits.max(dim=0).values, rtol=0, atol=0)

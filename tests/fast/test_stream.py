@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pangzhu.batching import lay_end_to_end
-from pangzhu.fast.stream import Stream, lay_out
+from pangzhu.fast.stream import ALIGNMENT, Stream, lay_out
 from pangzhu.tokenization import IGNORED, TokenizedExample
 from tests.conftest import examples
 
@@ -98,3 +98,16 @@ def test_predictions_stand_in_the_order_of_their_places() -> None:
     assert len(stream.places) == len(stream.targets)
     assert stream.place_of.tolist() == list(range(len(stream.targets)))
     assert stream.row_numbers.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7, 8, 9])
+def test_an_aligned_stream_goes_on_after_the_last_row_and_learns_nothing_there(num_tokens: int) -> None:
+    stream = stream_of([ROWS[0], row(*range(1, num_tokens + 2), prompt=1)], share_prefixes=False)
+    filled = stream.aligned()
+    assert filled.num_tokens % ALIGNMENT == 0
+    assert 0 <= filled.num_tokens - stream.num_tokens < ALIGNMENT
+    assert filled.input_ids[: stream.num_tokens].tolist() == stream.input_ids.tolist()
+    assert filled.segments[:-1] == stream.segments[:-1]
+    assert filled.segments[-1].start + filled.segments[-1].length == filled.num_tokens
+    assert filled.position_ids[filled.segments[-1].start :].tolist() == list(range(filled.segments[-1].length))
+    assert filled.places is stream.places

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 QUERIES_A_BLOCK = 256  # scores of a block of 14 heads and 1,024 keys: 15 MB
-MOST_KEPT_KEYS = 512  # probabilities of a block with more keys are computed again in the backward pass
+MOST_KEPT_KEYS = 128  # probabilities of a block with more keys are computed again in the backward pass
 
 
 @dataclass(frozen=True, slots=True)

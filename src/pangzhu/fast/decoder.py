@@ -49,6 +49,14 @@ class _Asking:
         return x if self.places is None else x[self.places]
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What projections read: x * gain, `(T, H)` and `(H,)`; x as it is without a gain."""
+
+    x: Tensor
+    gain: Tensor | None = None
+
+
 class FastDecoder:
     """Hidden states of a stream through a supported decoder.
 
@@ -93,29 +101,29 @@ class FastDecoder:
 
     def _layer(self, layer: Any, x: Tensor, *, keys: tuple[Tensor, Tensor], asking: _Asking) -> Tensor:
         """`(T, H)` to `(T, H)`, or to the tokens that ask alone."""
-        q, k, v = self._queries_keys_values(layer.self_attn, self._norm(layer.input_layernorm, x), keys, asking)
+        q, k, v = self._queries_keys_values(layer.self_attn, self._read(layer.input_layernorm, x), keys, asking)
         scale = layer.self_attn.scaling
         attended = (
             attention.attend_densely(q, k, v, mask=asking.seen, scale=scale)
             if isinstance(asking.seen, Tensor)
             else attention.attend(q, k, v, blocks=asking.seen, scale=scale)
         )
-        x = asking.take(x) + self._project([layer.self_attn.o_proj], attended)[0]
-        return x + self._mlp(layer.mlp, self._norm(layer.post_attention_layernorm, x))
+        x = asking.take(x) + self._project([layer.self_attn.o_proj], _Read(attended))[0]
+        return x + self._mlp(layer.mlp, self._read(layer.post_attention_layernorm, x))
 
     def _queries_keys_values(
-        self, module: Any, x: Tensor, keys: tuple[Tensor, Tensor], asking: _Asking
+        self, module: Any, read: _Read, keys: tuple[Tensor, Tensor], asking: _Asking
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`(K, S, G, D)`, `(K, T, D)`, `(K, T, D)`, queries and keys rotated."""
         heads = self._heads
         if hasattr(module, "qkv_proj"):
-            q, k, v = self._project([module.qkv_proj], x)[0].split(heads.widths, dim=-1)
+            q, k, v = self._project([module.qkv_proj], read)[0].split(heads.widths, dim=-1)
             q = asking.take(q)
         elif asking.places is None:
-            q, k, v = self._project([module.q_proj, module.k_proj, module.v_proj], x)
+            q, k, v = self._project([module.q_proj, module.k_proj, module.v_proj], read)
         else:
-            k, v = self._project([module.k_proj, module.v_proj], x)
-            (q,) = self._project([module.q_proj], asking.take(x))
+            k, v = self._project([module.k_proj, module.v_proj], read)
+            (q,) = self._project([module.q_proj], _Read(asking.take(read.x), read.gain))
         if hasattr(module, "q_norm"):  # of every head by itself
             q = self._norm(module.q_norm, q.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
             k = self._norm(module.k_norm, k.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
@@ -123,18 +131,27 @@ class FastDecoder:
         rotated_k = self._rotate(k, keys, 1).squeeze(2)
         return rotated_q, rotated_k, v.unflatten(-1, (heads.num_kv, heads.head_dim)).transpose(0, 1)
 
-    def _mlp(self, mlp: Any, x: Tensor) -> Tensor:
+    def _mlp(self, mlp: Any, read: _Read) -> Tensor:
         if hasattr(mlp, "gate_up_proj"):
-            gate, up = self._project([mlp.gate_up_proj], x)[0].chunk(2, dim=-1)
+            gate, up = self._project([mlp.gate_up_proj], read)[0].chunk(2, dim=-1)
         else:
-            gate, up = self._project([mlp.gate_proj, mlp.up_proj], x)
+            gate, up = self._project([mlp.gate_proj, mlp.up_proj], read)
         down = lora.read_linear(mlp.down_proj) if self._techniques.layers and self._techniques.lora else None
         if down is not None and not down.dropout:
             return layers.gated_down(gate, up, down)
-        return self._project([mlp.down_proj], silu(gate) * up)[0]
+        return self._project([mlp.down_proj], _Read(silu(gate) * up))[0]
 
-    def _project(self, modules: Sequence[torch.nn.Module], x: Tensor) -> list[Tensor]:
-        return lora.project(modules, x) if self._techniques.lora else [module(x) for module in modules]
+    def _project(self, modules: Sequence[torch.nn.Module], read: _Read) -> list[Tensor]:
+        if self._techniques.lora:
+            return lora.project(modules, read.x, read.gain)
+        x = read.x if read.gain is None else read.x * read.gain
+        return [module(x) for module in modules]
+
+    def _read(self, norm: Any, x: Tensor) -> _Read:
+        """What the projections after a norm read."""
+        if self._techniques.layers:
+            return _Read(layers.normalize(x, norm.variance_epsilon), norm.weight)
+        return _Read(norm(x))
 
     def _norm(self, module: Any, x: Tensor) -> Tensor:
         if self._techniques.layers:

@@ -1,8 +1,8 @@
 """What stands between the matrix products of a decoder layer, in few passes: RMSNorm, RoPE, SwiGLU.
 
 Run by autograd, each of them makes a chain of full-size tensors and keeps most of them for the backward pass. Here each
-is one function that keeps its inputs and computes the rest again, in place. RMSNorm is computed in float32, as the model
-families do, rotations and products in the model's format.
+is one function that keeps as little as it can and computes the rest again, in place. RMSNorm is computed in float32, as the
+model families do, rotations and products in the model's format.
 
 `gated_down` is the second half of the MLP: SwiGLU and the down projection with its adapter. Together they need not keep
 the widest tensor of the layer, silu(gate) * up, which is cheap to compute again.
@@ -19,7 +19,15 @@ from pangzhu.fast import lora
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension; `weight` is frozen."""
-    normed: Tensor = _RmsNorm.apply(x, weight, epsilon)
+    return normalize(x, epsilon) * weight
+
+
+def normalize(x: Tensor, epsilon: float) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) over the last dimension: RMSNorm before its weight.
+
+    The result alone is kept, which the projections that read it keep too; `x` is not.
+    """
+    normed: Tensor = _Normalize.apply(x, epsilon)
     return normed
 
 
@@ -63,23 +71,22 @@ def gated_down(gate: Tensor, up: Tensor, down: lora.Linear) -> Tensor:
     return output
 
 
-class _RmsNorm(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         scale = mean_square.add_(epsilon).rsqrt_()
-        ctx.save_for_backward(x, weight, scale)
         normed: Tensor = (wide * scale).to(x.dtype)
-        return normed.mul_(weight)
+        ctx.save_for_backward(normed, scale)
+        return normed
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, None, None]:
-        x, weight, scale = ctx.saved_tensors
-        normed = x.to(scale.dtype, copy=True).mul_(scale)
-        gradient = (d_output * weight).to(scale.dtype)
-        shared = torch.linalg.vecdot(gradient, normed).unsqueeze_(-1).div_(x.shape[-1])
-        return torch.addcmul(gradient, normed, shared, value=-1).mul_(scale).to(x.dtype), None, None
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, None]:
+        kept, scale = ctx.saved_tensors
+        normed, gradient = kept.to(scale.dtype), d_output.to(scale.dtype)
+        shared = torch.linalg.vecdot(gradient, normed).unsqueeze_(-1).div_(kept.shape[-1])
+        return torch.addcmul(gradient, normed, shared, value=-1).mul_(scale).to(d_output.dtype), None
 
 
 class _Rotate(torch.autograd.Function):

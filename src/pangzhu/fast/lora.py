@@ -78,24 +78,31 @@ def _with_adapter(base: Linear, layer: Any) -> Linear | None:
     )
 
 
-def project(modules: Sequence[torch.nn.Module], x: Tensor) -> list[Tensor]:
-    """Outputs of linear layers that read the same `x` `(T, in)`, each `(T, out)`."""
+def project(modules: Sequence[torch.nn.Module], x: Tensor, gain: Tensor | None = None) -> list[Tensor]:
+    """Outputs of linear layers that read the same `x` `(T, in)`, each `(T, out)`.
+
+    Args:
+        modules: the layers.
+        x: what they read, or what they read but for `gain`.
+        gain: `(in,)`, frozen: the layers read x * gain.
+    """
     layers = [read_linear(module) for module in modules]
     known = [layer for layer in layers if layer is not None and not layer.dropout]
-    fused = iter(apply_linears(known, x) if known else ())
+    fused = iter(apply_linears(known, x, gain) if known else ())
     outputs = []
     for module, layer in zip(modules, layers, strict=True):
-        if layer is None:
-            outputs.append(module(x))
+        if layer is not None and not layer.dropout:
+            outputs.append(next(fused))
         else:
-            outputs.append(_with_dropout(layer, x) if layer.dropout else next(fused))
+            read = x if gain is None else x * gain
+            outputs.append(module(read) if layer is None else _with_dropout(layer, read))
     return outputs
 
 
-def apply_linears(layers: Sequence[Linear], x: Tensor) -> tuple[Tensor, ...]:
-    """The layers' outputs for `x` `(T, in)`; differentiable in `x` and in the adapters' masters."""
+def apply_linears(layers: Sequence[Linear], x: Tensor, gain: Tensor | None = None) -> tuple[Tensor, ...]:
+    """The layers' outputs for x * gain, `x` `(T, in)`; differentiable in `x` and in the adapters' masters."""
     masters = [master for layer in layers for master in (layer.lora_a, layer.lora_b)]
-    outputs: tuple[Tensor, ...] = _Linears.apply(x, tuple(layers), *masters)
+    outputs: tuple[Tensor, ...] = _Linears.apply(x, gain, tuple(layers), *masters)
     return outputs
 
 
@@ -192,20 +199,25 @@ def adapter_gradients(
 
 
 class _Linears(torch.autograd.Function):
-    """`forward_linears` with its gradients; `x` and x A^T are kept, outputs are not."""
+    """`forward_linears` with its gradients; `x` and x A^T are kept, outputs are not, and x * gain is made twice."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layers: tuple[Linear, ...], *_masters: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x: Tensor, gain: Tensor | None, layers: tuple[Linear, ...], *_masters: Tensor | None
+    ) -> tuple[Tensor, ...]:
         copies = working_copies(layers, x.dtype)
-        outputs, narrow = forward_linears(layers, copies, x)
+        outputs, narrow = forward_linears(layers, copies, x if gain is None else x * gain)
         ctx.layers, ctx.copies = layers, copies
-        ctx.save_for_backward(x, narrow)
+        ctx.save_for_backward(x, gain, narrow)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, narrow = ctx.saved_tensors
+        x, gain, narrow = ctx.saved_tensors
         d_narrow = narrow_gradient(ctx.copies, d_outputs)
         gradient = input_gradient(ctx.layers, ctx.copies, d_outputs, d_narrow) if ctx.needs_input_grad[0] else None
+        if gain is not None:
+            x = x * gain if d_narrow is not None else x
+            gradient = None if gradient is None else gradient.mul_(gain)
         masters = adapter_gradients(ctx.layers, ctx.copies, x=x, narrow=narrow, d_outputs=d_outputs, d_narrow=d_narrow)
-        return gradient, None, *masters
+        return gradient, None, None, *masters

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 BYTES_A_CHUNK = 96 * 2**20  # of logits: 331 tokens of bf16 times 150,000 words
-ALIGNMENT = 32  # tokens: rows of logits then begin at multiples of a vector, which the product is faster with
+ALIGNMENT = 8  # tokens of a chunk, filled up with zeros: products and maxima are faster (`benchmarks/shapes.py`)
+FOLDS = 64  # rows side by side fill whole vectors, whatever their width
 WORDS_A_BLOCK = 8192  # times the tokens of a chunk: 5 MB, which stay in the cache from the product to the maximum
 
 
@@ -87,6 +88,9 @@ class _Score(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, workspace: Workspace, with_gradient: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        num_tokens = hidden.shape[0]
+        missing = -num_tokens % ALIGNMENT
+        hidden, targets = pad(hidden, (0, 0, 0, missing)), pad(targets, (0, missing))
         wide = torch.promote_types(hidden.dtype, torch.float32)
         losses, leads, right = torch.empty((3, hidden.shape[0]), dtype=wide, device=hidden.device)
         gradient = torch.empty_like(hidden) if with_gradient else None
@@ -103,7 +107,8 @@ class _Score(torch.autograd.Function):
                 each = torch.arange(logits.shape[1], device=logits.device)
                 logits[targets[chunk], each] = others.neg().to(logits.dtype)
                 gradient[chunk] = (head.T @ logits).div_(total).T
-        ctx.save_for_backward(gradient)
+        losses, leads, right = losses[:num_tokens], leads[:num_tokens], right[:num_tokens]
+        ctx.save_for_backward(None if gradient is None else gradient[:num_tokens])
         ctx.mark_non_differentiable(losses, leads, right)
         return losses.sum(), losses, leads, right
 
@@ -114,7 +119,7 @@ class _Score(torch.autograd.Function):
 
 
 def _chunks(num_tokens: int, head: Tensor) -> list[slice]:
-    """Chunks of about equal size whose logits stay within `BYTES_A_CHUNK`, all but the last a multiple of `ALIGNMENT`."""
+    """Chunks of about equal size, multiples of `ALIGNMENT`, whose logits stay within `BYTES_A_CHUNK`."""
     most = max(ALIGNMENT, BYTES_A_CHUNK // (head.shape[0] * head.element_size()) // ALIGNMENT * ALIGNMENT)
     num_chunks = max(1, math.ceil(num_tokens / most))
     size = math.ceil(num_tokens / num_chunks / ALIGNMENT) * ALIGNMENT
@@ -143,8 +148,17 @@ def _multiply(logits: Tensor, head: Tensor, hidden: Tensor, targets: Tensor) -> 
         words = targets[here] - block.start
         right[here] = part[words, here].to(wide)
         part[words, here] = -torch.inf
-        torch.maximum(best_other, part.amax(dim=0).to(wide), out=best_other)
+        torch.maximum(best_other, _largest(part).to(wide), out=best_other)
     return right, best_other
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """Largest of each column, `(V, C)` to `(C,)`.
+
+    Rows are laid side by side first: down a matrix whose rows do not fill whole vectors, torch is six times slower.
+    """
+    folds = math.gcd(logits.shape[0], FOLDS)
+    return logits.view(-1, folds * logits.shape[1]).amax(dim=0).view(folds, -1).amax(dim=0)
 
 
 def _exponentiate(logits: Tensor, largest: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ class FastPath:
             share_prefixes=driven and self._techniques.prefix,
             drop_tails=driven and self._techniques.pruning,
         )
+        if driven and self._techniques.alignment:
+            stream = stream.aligned()
         hidden = self._hidden_states(stream, input_ids, position_ids)
         return self._scores(stream.spread(hidden), stream.targets), stream.row_numbers
 

@@ -11,6 +11,7 @@ class Techniques:
     """What is done the fast way; the other way is transformers' and peft's own.
 
     Args:
+        alignment: tokens of a micro-batch filled up to a number that the products are fast with; else as many as there are.
         attention: row by row; else one dense mask over the stream.
         layers: norms, rotations and activations as single functions; else by autograd.
         lora: adapters fused into their linear layer; else peft's forward.
@@ -20,6 +21,7 @@ class Techniques:
         pruning: tokens that no learned token depends on left out; else every token goes through every layer.
     """
 
+    alignment: bool = True
     attention: bool = True
     layers: bool = True
     lora: bool = True
