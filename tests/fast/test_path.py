@@ -137,7 +137,7 @@ def test_keys_after_rope_are_those_of_the_row_alone(family: str, monkeypatch: py
     attend = attention.attend
 
     def recording(q: torch.Tensor, k: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
-        keys.append(k)
+        keys.append(k.clone())
         return attend(q, k, *rest, **named)
 
     monkeypatch.setattr(attention, "attend", recording)

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from pangzhu.fast.workspace import Place, fresh
+
 QUERIES_A_BLOCK = 256  # scores of a block of 14 heads and 1,024 keys: 15 MB
 MOST_KEPT_KEYS = 128  # probabilities of a block with more keys are computed again in the backward pass
 
@@ -83,7 +85,7 @@ def plan_blocks_at(segments: Sequence[Segment], places: Tensor) -> list[Block]:
     return blocks
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, blocks: Sequence[Block], scale: float) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, blocks: Sequence[Block], scale: float, place: Place = fresh) -> Tensor:
     """Attention of each block's queries over its keys.
 
     Args:
@@ -92,11 +94,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, blocks: Sequence[Block], scale: f
         v: `(K, T, D)`.
         blocks: together they hold every query once.
         scale: factor of the scores.
+        place: where the result lies.
 
     Returns:
         `(S, K * G * D)`.
     """
-    output: Tensor = _Attend.apply(q, k, v, tuple(blocks), scale)
+    output: Tensor = _Attend.apply(q, k, v, tuple(blocks), scale, place)
     return output
 
 
@@ -152,9 +155,11 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: tuple[Block, ...], scale: float) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: tuple[Block, ...], scale: float, place: Place
+    ) -> Tensor:
         num_heads, num_queries, num_groups, head_dim = q.shape
-        output = torch.empty((num_queries, num_heads, num_groups, head_dim), dtype=q.dtype, device=q.device)
+        output = place((num_queries, num_heads, num_groups, head_dim), q)
         kept: list[Tensor | None] = []
         for block in blocks:
             probabilities = _probabilities(_rows_of(q, block.queries), _take(k, block.keys), block.bias, scale)
@@ -168,7 +173,7 @@ class _Attend(torch.autograd.Function):
         return output.view(num_queries, -1)
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q, k, v, *kept = ctx.saved_tensors
         num_heads, num_queries, num_groups, head_dim = q.shape
         d_rows = d_output.view(num_queries, num_heads, num_groups, head_dim).permute(1, 0, 2, 3).contiguous()
@@ -185,7 +190,7 @@ class _Attend(torch.autograd.Function):
             d_q[:, block.queries] = torch.bmm(d_scores, keys).view(num_heads, -1, num_groups, head_dim)
             _add_to(d_k, block.keys, torch.bmm(d_scores.transpose(1, 2), queries))
             _add_to(d_v, block.keys, torch.bmm(probabilities.transpose(1, 2), d_attended))
-        return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale).to(k.dtype), d_v.to(v.dtype), None, None
+        return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale).to(k.dtype), d_v.to(v.dtype), None, None, None
 
 
 def _add_to(target: Tensor, keys: tuple[slice, ...], gradient: Tensor) -> None:

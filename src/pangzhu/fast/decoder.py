@@ -17,8 +17,10 @@ from torch.nn.functional import silu
 
 from pangzhu.fast import attention, layers, lora
 from pangzhu.fast.attention import Block
+from pangzhu.fast.mlp import gated_mlp
 from pangzhu.fast.stream import Stream
 from pangzhu.fast.techniques import Techniques
+from pangzhu.fast.workspace import Place, Room, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +65,38 @@ class FastDecoder:
     Args:
         model: the decoder without its head (`Qwen2Model` and its like).
         techniques: what is done the fast way.
+        workspace: lends the wide buffers.
     """
 
-    def __init__(self, model: Any, techniques: Techniques) -> None:
+    def __init__(self, model: Any, techniques: Techniques, workspace: Workspace) -> None:
         config = model.config
         num_kv = config.num_key_value_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._model = model
         self._techniques = techniques
+        self._workspace = workspace
         self._heads = Heads(num_kv, config.num_attention_heads // num_kv, head_dim)
 
     def __call__(self, stream: Stream) -> Tensor:
         """Hidden states after the last norm at the stream's places, `(W, H)`."""
         model = self._model
+        self._workspace.begin_pass()
         x = model.embed_tokens(stream.input_ids)
         cos, sin = (angles[0] for angles in model.rotary_emb(x[None], stream.position_ids[None]))
         everyone = self._asking(stream, None, (cos, sin))
         prunes = self._techniques.pruning
         some = self._asking(stream, stream.places, (cos, sin)) if prunes else everyone
-        *first, last = model.layers
-        for layer in first:
-            x = self._layer(layer, x, keys=(cos, sin), asking=everyone)
-        x = self._layer(last, x, keys=(cos, sin), asking=some)
-        return self._norm(model.norm, x if prunes else x[stream.places])
+        rooms = self._rooms()
+        for layer, room in zip(model.layers[:-1], rooms[:-1], strict=True):
+            x = self._layer(layer, x, keys=(cos, sin), asking=everyone, room=room)
+        x = self._layer(model.layers[-1], x, keys=(cos, sin), asking=some, room=rooms[-1])
+        return self._workspace.guard(self._norm(model.norm, x if prunes else x[stream.places]))
+
+    def _rooms(self) -> list[Room]:
+        """Each layer's own, where a backward pass will come; else one for all."""
+        num_layers = len(self._model.layers)
+        num_kept = num_layers if torch.is_grad_enabled() else 1
+        return [Room(self._workspace, number, num_kept) for number in range(num_layers)]
 
     def _asking(self, stream: Stream, places: Tensor | None, rotation: tuple[Tensor, Tensor]) -> _Asking:
         if places is not None:
@@ -99,20 +110,22 @@ class FastDecoder:
         )
         return _Asking(places, rotation, tuple(blocks))
 
-    def _layer(self, layer: Any, x: Tensor, *, keys: tuple[Tensor, Tensor], asking: _Asking) -> Tensor:
+    def _layer(self, layer: Any, x: Tensor, *, keys: tuple[Tensor, Tensor], asking: _Asking, room: Room) -> Tensor:
         """`(T, H)` to `(T, H)`, or to the tokens that ask alone."""
-        q, k, v = self._queries_keys_values(layer.self_attn, self._read(layer.input_layernorm, x), keys, asking)
+        read = self._read(layer.input_layernorm, x, room.kept("attention's input"))
+        q, k, v = self._queries_keys_values(layer.self_attn, read, keys, asking, room)
         scale = layer.self_attn.scaling
         attended = (
             attention.attend_densely(q, k, v, mask=asking.seen, scale=scale)
             if isinstance(asking.seen, Tensor)
-            else attention.attend(q, k, v, blocks=asking.seen, scale=scale)
+            else attention.attend(q, k, v, blocks=asking.seen, scale=scale, place=room.kept("attended"))
         )
         x = asking.take(x) + self._project([layer.self_attn.o_proj], _Read(attended))[0]
-        return x + self._mlp(layer.mlp, self._read(layer.post_attention_layernorm, x))
+        read = self._read(layer.post_attention_layernorm, x, room.kept("the MLP's input"))
+        return x + self._mlp(layer.mlp, read, room)
 
     def _queries_keys_values(
-        self, module: Any, read: _Read, keys: tuple[Tensor, Tensor], asking: _Asking
+        self, module: Any, read: _Read, keys: tuple[Tensor, Tensor], asking: _Asking, room: Room
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`(K, S, G, D)`, `(K, T, D)`, `(K, T, D)`, queries and keys rotated."""
         heads = self._heads
@@ -127,19 +140,21 @@ class FastDecoder:
         if hasattr(module, "q_norm"):  # of every head by itself
             q = self._norm(module.q_norm, q.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
             k = self._norm(module.k_norm, k.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
-        rotated_q = self._rotate(q, asking.rotation, heads.num_groups)
-        rotated_k = self._rotate(k, keys, 1).squeeze(2)
+        rotated_q = self._rotate(q, asking.rotation, heads.num_groups, room.kept("queries"))
+        rotated_k = self._rotate(k, keys, 1, room.kept("keys")).squeeze(2)
         return rotated_q, rotated_k, v.unflatten(-1, (heads.num_kv, heads.head_dim)).transpose(0, 1)
 
-    def _mlp(self, mlp: Any, read: _Read) -> Tensor:
-        if hasattr(mlp, "gate_up_proj"):
-            gate, up = self._project([mlp.gate_up_proj], read)[0].chunk(2, dim=-1)
-        else:
-            gate, up = self._project([mlp.gate_proj, mlp.up_proj], read)
-        down = lora.read_linear(mlp.down_proj) if self._techniques.layers and self._techniques.lora else None
-        if down is not None and not down.dropout:
-            return layers.gated_down(gate, up, down)
-        return self._project([mlp.down_proj], _Read(silu(gate) * up))[0]
+    def _mlp(self, module: Any, read: _Read, room: Room) -> Tensor:
+        joined = hasattr(module, "gate_up_proj")
+        opening = [module.gate_up_proj] if joined else [module.gate_proj, module.up_proj]
+        if self._techniques.layers and self._techniques.lora:
+            known = [lora.read_linear(linear) for linear in (*opening, module.down_proj)]
+            plain = [linear for linear in known if linear is not None and not linear.dropout]
+            if len(plain) == len(known):
+                return gated_mlp(read.x, read.gain, plain[:-1], plain[-1], room)
+        outputs = self._project(opening, read)
+        gate, up = outputs[0].chunk(2, dim=-1) if joined else outputs
+        return self._project([module.down_proj], _Read(silu(gate) * up))[0]
 
     def _project(self, modules: Sequence[torch.nn.Module], read: _Read) -> list[Tensor]:
         if self._techniques.lora:
@@ -147,10 +162,10 @@ class FastDecoder:
         x = read.x if read.gain is None else read.x * read.gain
         return [module(x) for module in modules]
 
-    def _read(self, norm: Any, x: Tensor) -> _Read:
+    def _read(self, norm: Any, x: Tensor, place: Place) -> _Read:
         """What the projections after a norm read."""
         if self._techniques.layers:
-            return _Read(layers.normalize(x, norm.variance_epsilon), norm.weight)
+            return _Read(layers.normalize(x, norm.variance_epsilon, place=place), norm.weight)
         return _Read(norm(x))
 
     def _norm(self, module: Any, x: Tensor) -> Tensor:
@@ -159,6 +174,8 @@ class FastDecoder:
         normed: Tensor = module(x)
         return normed
 
-    def _rotate(self, x: Tensor, rotation: tuple[Tensor, Tensor], num_groups: int) -> Tensor:
-        turn = layers.rotate if self._techniques.layers else layers.rotate_by_autograd
-        return turn(x, *rotation, num_groups=num_groups, head_dim=self._heads.head_dim)
+    def _rotate(self, x: Tensor, rotation: tuple[Tensor, Tensor], num_groups: int, place: Place) -> Tensor:
+        head_dim = self._heads.head_dim
+        if self._techniques.layers:
+            return layers.rotate(x, *rotation, num_groups=num_groups, head_dim=head_dim, place=place)
+        return layers.rotate_by_autograd(x, *rotation, num_groups=num_groups, head_dim=head_dim)

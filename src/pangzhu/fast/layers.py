@@ -1,20 +1,16 @@
-"""What stands between the matrix products of a decoder layer, in few passes: RMSNorm, RoPE, SwiGLU.
+"""What stands between the matrix products of a decoder layer, in few passes: RMSNorm and RoPE.
 
 Run by autograd, each of them makes a chain of full-size tensors and keeps most of them for the backward pass. Here each
 is one function that keeps as little as it can and computes the rest again, in place. RMSNorm is computed in float32, as the
 model families do, rotations and products in the model's format.
-
-`gated_down` is the second half of the MLP: SwiGLU and the down projection with its adapter. Together they need not keep
-the widest tensor of the layer, silu(gate) * up, which is cheap to compute again.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
 
-from pangzhu.fast import lora
+from pangzhu.fast.workspace import Place, fresh
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -22,16 +18,16 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return normalize(x, epsilon) * weight
 
 
-def normalize(x: Tensor, epsilon: float) -> Tensor:
+def normalize(x: Tensor, epsilon: float, *, place: Place = fresh) -> Tensor:
     """x / sqrt(mean(x^2) + epsilon) over the last dimension: RMSNorm before its weight.
 
-    The result alone is kept, which the projections that read it keep too; `x` is not.
+    The result alone is kept, which the projections that read it keep too; `x` is not. It lies in `place`.
     """
-    normed: Tensor = _Normalize.apply(x, epsilon)
+    normed: Tensor = _Normalize.apply(x, epsilon, place)
     return normed
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, num_groups: int, head_dim: int) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, num_groups: int, head_dim: int, place: Place = fresh) -> Tensor:
     """Rotary position embedding, laid out for attention.
 
     Args:
@@ -40,11 +36,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, num_groups: int, head_dim: in
         sin: as `cos`.
         num_groups: G; 1 for keys.
         head_dim: D.
+        place: where the result lies.
 
     Returns:
         `(K, T, G, D)`.
     """
-    rotated: Tensor = _Rotate.apply(_by_head(x, num_groups, head_dim), cos, sin)
+    rotated: Tensor = _Rotate.apply(_by_head(x, num_groups, head_dim), cos, sin, place)
     return rotated
 
 
@@ -65,45 +62,39 @@ def _by_head(x: Tensor, num_groups: int, head_dim: int) -> Tensor:
     return by_head
 
 
-def gated_down(gate: Tensor, up: Tensor, down: lora.Linear) -> Tensor:
-    """(silu(gate) * up) through the down projection: `(T, I)`, `(T, I)` to `(T, H)`."""
-    output: Tensor = _GatedDown.apply(gate, up, down, down.lora_a, down.lora_b)
-    return output
-
-
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, epsilon: float, place: Place) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         scale = mean_square.add_(epsilon).rsqrt_()
-        normed: Tensor = (wide * scale).to(x.dtype)
+        normed = torch.mul(wide, scale, out=place(x.shape, x))
         ctx.save_for_backward(normed, scale)
         return normed
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, None, None]:
         kept, scale = ctx.saved_tensors
         normed, gradient = kept.to(scale.dtype), d_output.to(scale.dtype)
         shared = torch.linalg.vecdot(gradient, normed).unsqueeze_(-1).div_(kept.shape[-1])
-        return torch.addcmul(gradient, normed, shared, value=-1).mul_(scale).to(d_output.dtype), None
+        return torch.addcmul(gradient, normed, shared, value=-1).mul_(scale).to(d_output.dtype), None, None
 
 
 class _Rotate(torch.autograd.Function):
     """(x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) for the halves of each head; backward turns the other way."""
 
     @staticmethod
-    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor, place: Place) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turn(heads, cos[:, None], sin[:, None], out=torch.empty(heads.shape, dtype=heads.dtype))
+        return _turn(heads, cos[:, None], sin[:, None], out=place(heads.shape, heads))
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
         num_heads, num_tokens, num_groups, head_dim = d_output.shape
         by_token = torch.empty((num_tokens, num_heads, num_groups, head_dim), dtype=d_output.dtype)
         gradient = by_token.transpose(0, 1)  # contiguous for the product that follows
-        return _turn(d_output, cos[:, None], -sin[:, None], out=gradient), None, None
+        return _turn(d_output, cos[:, None], -sin[:, None], out=gradient), None, None, None
 
 
 def _turn(heads: Tensor, cos: Tensor, sin: Tensor, *, out: Tensor) -> Tensor:
@@ -114,29 +105,3 @@ def _turn(heads: Tensor, cos: Tensor, sin: Tensor, *, out: Tensor) -> Tensor:
     out[..., half:width].addcmul_(heads[..., :half], sin[..., half:])
     out[..., width:] = heads[..., width:]
     return out
-
-
-class _GatedDown(torch.autograd.Function):
-    """Keeps `gate` and `up`; the activation between them and the down projection is computed twice."""
-
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, down: lora.Linear, *_masters: Tensor | None) -> Tensor:
-        copies = lora.working_copies([down], gate.dtype)
-        (output,), narrow = lora.forward_linears([down], copies, silu(gate).mul_(up))
-        ctx.down, ctx.copies = down, copies
-        ctx.save_for_backward(gate, up, narrow)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None, Tensor | None]:
-        gate, up, narrow = ctx.saved_tensors
-        layers, d_outputs = [ctx.down], [d_output]
-        d_narrow = lora.narrow_gradient(ctx.copies, d_outputs)
-        d_active = lora.input_gradient(layers, ctx.copies, d_outputs, d_narrow)
-        opened = silu(gate)
-        d_a, d_b = lora.adapter_gradients(
-            layers, ctx.copies, x=opened * up, narrow=narrow, d_outputs=d_outputs, d_narrow=d_narrow
-        )
-        d_up = opened.mul_(d_active)
-        d_gate = torch.ops.aten.silu_backward(d_active.mul_(up), gate)
-        return d_gate, d_up, None, d_a, d_b

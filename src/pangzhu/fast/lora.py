@@ -146,24 +146,39 @@ def working_copies(layers: Sequence[Linear], dtype: torch.dtype) -> WorkingCopie
 
 
 def forward_linears(
-    layers: Sequence[Linear], copies: WorkingCopies, x: Tensor
+    layers: Sequence[Linear], copies: WorkingCopies, x: Tensor, *, out: Sequence[Tensor] | None = None
 ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Outputs `(T, out)` of each layer, and x A^T `(T, R)`, which the backward pass wants again."""
+    """Outputs `(T, out)` of each layer, written into `out` where it is given, and x A^T `(T, R)` for the backward pass."""
     narrow = None if copies.a is None else x @ copies.a.T
     outputs = []
-    for layer, scaled_b, columns in zip(layers, copies.scaled_b, copies.columns, strict=True):
-        output = linear(x, layer.weight, layer.bias)
+    places: Sequence[Tensor | None] = out or [None] * len(layers)
+    for layer, scaled_b, columns, place in zip(layers, copies.scaled_b, copies.columns, places, strict=True):
+        output = _frozen(layer, x, place)
         if scaled_b is not None and narrow is not None:
             output.addmm_(narrow[:, columns], scaled_b.T)
         outputs.append(output)
     return tuple(outputs), narrow
 
 
+def _frozen(layer: Linear, x: Tensor, out: Tensor | None) -> Tensor:
+    """x W^T + bias."""
+    if out is None:
+        return linear(x, layer.weight, layer.bias)
+    if layer.bias is None:
+        return torch.mm(x, layer.weight.T, out=out)
+    return torch.addmm(layer.bias, x, layer.weight.T, out=out)
+
+
 def input_gradient(
-    layers: Sequence[Linear], copies: WorkingCopies, d_outputs: Sequence[Tensor], d_narrow: Tensor | None
+    layers: Sequence[Linear],
+    copies: WorkingCopies,
+    d_outputs: Sequence[Tensor],
+    d_narrow: Tensor | None,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Gradient of `x`, `(T, in)`, summed over the layers in place."""
-    gradient = d_outputs[0] @ layers[0].weight
+    """Gradient of `x`, `(T, in)`, summed over the layers in place, in `out` where it is given."""
+    gradient = torch.mm(d_outputs[0], layers[0].weight, out=out)
     for layer, d_output in zip(layers[1:], d_outputs[1:], strict=True):
         gradient.addmm_(d_output, layer.weight)
     if copies.a is not None and d_narrow is not None:

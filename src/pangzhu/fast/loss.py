@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
+from pangzhu.fast.workspace import Workspace
+
 BYTES_A_CHUNK = 96 * 2**20  # of logits: 331 tokens of bf16 times 150,000 words
 ALIGNMENT = 8  # tokens of a chunk, filled up with zeros: products and maxima are faster (`benchmarks/shapes.py`)
 FOLDS = 64  # rows side by side fill whole vectors, whatever their width
@@ -41,22 +43,6 @@ class Scores:
     leads: Tensor
     right: Tensor
     resolution: float
-
-
-class Workspace:
-    """A buffer for logits that outlives the step: fresh memory would cost more than the arithmetic on it."""
-
-    def __init__(self) -> None:
-        self._buffer: Tensor | None = None
-
-    def logits(self, num_tokens: int, head: Tensor) -> Tensor:
-        """`(V, num_tokens)` for the head `(V, H)`, with whatever is in it."""
-        size = head.shape[0] * num_tokens
-        kept = self._buffer
-        if kept is None or kept.dtype != head.dtype or kept.device != head.device or kept.numel() < size:
-            self._buffer = kept = None
-            self._buffer = kept = torch.empty(size, dtype=head.dtype, device=head.device)
-        return kept[:size].view(head.shape[0], num_tokens)
 
 
 def score(hidden: Tensor, head: Tensor, targets: Tensor, workspace: Workspace) -> Scores:
@@ -95,7 +81,7 @@ class _Score(torch.autograd.Function):
         losses, leads, right = torch.empty((3, hidden.shape[0]), dtype=wide, device=hidden.device)
         gradient = torch.empty_like(hidden) if with_gradient else None
         for chunk in _chunks(hidden.shape[0], head):
-            logits = workspace.logits(chunk.stop - chunk.start, head)
+            logits = workspace.take("logits", (head.shape[0], chunk.stop - chunk.start), head)
             right[chunk], best_other = _multiply(logits, head, hidden[chunk], targets[chunk])
             largest = torch.maximum(right[chunk], best_other)
             others = _exponentiate(logits, largest)

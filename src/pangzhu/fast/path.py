@@ -11,11 +11,12 @@ from torch import Tensor
 
 from pangzhu.fast import loss, support
 from pangzhu.fast.decoder import FastDecoder
-from pangzhu.fast.loss import Scores, Workspace
+from pangzhu.fast.loss import Scores
 from pangzhu.fast.prefix import LEAST_TOKENS, common_length
 from pangzhu.fast.stream import Stream, lay_out
 from pangzhu.fast.support import Reason
 from pangzhu.fast.techniques import Techniques
+from pangzhu.fast.workspace import Workspace
 
 
 class FastPath:
@@ -30,10 +31,10 @@ class FastPath:
     def __init__(self, model: Any, techniques: Techniques, *, longest: int) -> None:
         self._base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._techniques = techniques
-        self._workspace = Workspace()
+        self._workspace = Workspace(reuses=techniques.memory)
         no_decoder = support.why_not_decoder(self._base.model, longest=longest)
         no_head = support.why_not_head(self._base)
-        self._decoder = None if no_decoder else FastDecoder(self._base.model, techniques)
+        self._decoder = None if no_decoder else FastDecoder(self._base.model, techniques, self._workspace)
         self._scores_head = no_head is None and techniques.loss
         no_adapters = None if no_decoder or not techniques.lora else support.why_not_adapters(self._base.model)
         found = (no_decoder, no_head, no_adapters)
