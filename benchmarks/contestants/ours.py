@@ -33,7 +33,7 @@ def main() -> None:
     ]
     options = job.options
     if not options.get("reference") and "memory" not in options.get("without", ()):
-        bound_kernel_caches()
+        bound_kernel_caches(sum(len(row.input_ids) for row in rows) / len(rows))
     before = matrix_speed(job)
     folder = Path(tempfile.mkdtemp())
     config = TrainConfig(

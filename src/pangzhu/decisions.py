@@ -41,11 +41,16 @@ class Decisions:
         return cls(**{name: recorded[name] for name in names}) if names <= recorded.keys() else None
 
 
+def bound_caches(config: TrainConfig, rows: PreparedRows) -> None:
+    """Bound what oneDNN keeps, where the fast path asks for it; before the process multiplies for the first time."""
+    if config.fast == "on" and "memory" not in config.fast_without:
+        memory.bound_kernel_caches(rows.tokenized.num_tokens / len(rows.tokenized.examples))
+
+
 def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Decisions:
     """Probe and choose; what the configuration names is taken as it is."""
     import torch
 
-    _bound_caches(config)  # before the probe, which multiplies
     device = decide_device(config.device)
     num_threads = machine.num_physical_cores()
     torch.set_num_threads(num_threads)  # before the probe, which would measure another machine otherwise
@@ -68,7 +73,6 @@ def load_model(config: TrainConfig, base: PreparedBase, decisions: Decisions) ->
     import torch
     from transformers import set_seed
 
-    _bound_caches(config)  # a resumed run decides nothing
     torch.set_num_threads(decisions.num_threads)
     model = load_base(base.source.folder, precision=decisions.precision, device=decisions.device)
     set_seed(config.seed)
@@ -101,11 +105,6 @@ def choose_path(config: FastOptions, model: "PeftModel", *, longest: int) -> "Fa
     for reason in path.reasons:
         say("fast.reason", reason=reason)
     return path
-
-
-def _bound_caches(config: FastOptions) -> None:
-    if config.fast == "on" and "memory" not in config.fast_without:
-        memory.bound_kernel_caches()
 
 
 def _precision(

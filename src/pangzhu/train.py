@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pangzhu import adapter, checkpoint, plan
 from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig
-from pangzhu.decisions import Decisions, choose_path, decide, load_model
+from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
 from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
@@ -151,6 +151,7 @@ class _Run:
 def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run) -> TrainResult:
     """From an open run folder to a published adapter."""
     resumed_from = checkpoint.newest_valid(run.folder)
+    bound_caches(config, rows)
     decisions = Decisions.from_record(run.record.decisions) or decide(config, base, rows)
     record = replace(run.record, decisions=asdict(decisions))
     checkpoint.write_record(run.folder, record)

@@ -2,17 +2,25 @@
 
 oneDNN compiles a kernel for every shape it multiplies. Two caches keep the last 1,024 each, half a megabyte apiece. Without
 padding hardly a micro-batch has the shapes of another, so what is kept is seldom used again, and a gigabyte grows within
-a few dozen steps. `MOST_KERNELS` are enough for the layers of one micro-batch to share: 1,024 tokens hold rows of 44
-different lengths at the most.
+a few dozen steps. As many are kept as the layers of one micro-batch share.
 """
 
+import math
 import os
 
-MOST_KERNELS = 320  # linear layers, forward and back: about 60; up to five products for each length of row
+FOR_LAYERS = 80  # linear layers and head, forward and back: about 60
+FOR_A_ROW = 8  # products of attention for each length of row: up to seven
+MOST_KERNELS = 320  # short rows share their lengths
+TOKENS = 1024  # of a micro-batch
 CAPACITIES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 
-def bound_kernel_caches() -> None:
-    """Bound both for this process, unless its environment does; before the first product, or it has no effect."""
+def bound_kernel_caches(row_length: float) -> None:
+    """Bound both for this process, unless its environment does; before the first product, or it has no effect.
+
+    Args:
+        row_length: mean tokens of a row.
+    """
+    num_kernels = FOR_LAYERS + FOR_A_ROW * math.ceil(TOKENS / row_length)
     for name in CAPACITIES:
-        os.environ.setdefault(name, str(MOST_KERNELS))
+        os.environ.setdefault(name, str(min(MOST_KERNELS, num_kernels)))
