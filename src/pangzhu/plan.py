@@ -28,13 +28,14 @@ BYTES_PER_INTERMEDIATE = 12
 BYTES_PER_LOGIT = 14  # bf16 logits, float32 copy, its gradient, the bf16 gradient, log-sum-exp scratch
 ALLOCATOR_SLACK = 1.4
 
-# The fast path: numbers kept per token and layer, of hidden width (residuals and norms, twice each; queries and attended
-# values), of the keys' width (keys and values), of the MLP's width (gate and up).
-KEPT_HIDDEN = 6
+# The fast path: numbers kept per token and layer, of hidden width (inputs of attention and MLP, queries, attended values),
+# of the keys' width (keys and values), of the MLP's width (gate and up); and of the MLP's width once for all layers.
+KEPT_HIDDEN = 4
 KEPT_KEYS = 2
 KEPT_INTERMEDIATE = 2
-TYPICAL_KEYS = 150  # that a token sees: its probabilities are kept too, one a query head
-FAST_SLACK = 0.95  # measured: rows share prefixes, and not everything is alive at once
+SCRATCH_INTERMEDIATE = 5
+TYPICAL_KEYS = 60  # that a token of a short row sees: its probabilities are kept too, one a query head
+FAST_HEAP = 250 * 10**6  # compiled products, and what comes and goes between the buffers that are used again
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,16 @@ class MemoryPlan:
 
     Args:
         libraries: Python and what is imported.
+        heap: compiled products, and what comes and goes within a layer.
         weights: the frozen base.
         adapter: masters, gradients and optimizer state.
         logits: what one token takes of the head's working memory, up to `most_logits` in all.
         per_token: what one token of a micro-batch keeps until its backward pass is done.
-        loading: what is taken only while the weights are read.
+        loading: what is taken only while the weights are read: the file beside its float32 copy; bf16 weights are the file.
     """
 
     libraries: int
+    heap: int
     weights: int
     adapter: int
     logits: float
@@ -96,7 +99,7 @@ class MemoryPlan:
     @property
     def fixed(self) -> int:
         """Everything but the micro-batch."""
-        return self.libraries + self.weights + self.adapter
+        return self.libraries + self.heap + self.weights + self.adapter
 
     def peak(self, num_tokens: int) -> float:
         """The most that a run with micro-batches of `num_tokens` takes, in loading or in training."""
@@ -142,20 +145,23 @@ def plan_memory(
     trainable = options.r * shape.num_layers * (2 * (2 * hidden) + 2 * (hidden + keys) + 3 * (hidden + inner))
     if fast:
         kept = KEPT_HIDDEN * hidden + KEPT_KEYS * keys + KEPT_INTERMEDIATE * inner + shape.num_heads * TYPICAL_KEYS
-        per_token = FAST_SLACK * shape.num_layers * kept * element
+        per_token = (shape.num_layers * kept + SCRATCH_INTERMEDIATE * inner) * element
+        heap = FAST_HEAP
         logits = supervised_share * shape.vocab_size * element
     else:
         layers = shape.num_layers * (BYTES_PER_HIDDEN * hidden + BYTES_PER_INTERMEDIATE * inner)
         per_token = ALLOCATOR_SLACK * (layers + supervised_share * shape.vocab_size * BYTES_PER_LOGIT)
         logits = 0.0
+        heap = 0
     return MemoryPlan(
         libraries=LIBRARIES,
+        heap=heap,
         weights=shape.num_parameters * element,
         adapter=trainable * BYTES_PER_TRAINABLE,
         logits=logits,
         most_logits=BYTES_A_CHUNK,
         per_token=per_token,
-        loading=shape.num_parameters * BYTES_PER_ELEMENT["bf16"],
+        loading=0 if precision == "bf16" else shape.num_parameters * BYTES_PER_ELEMENT["bf16"],
     )
 
 
@@ -166,5 +172,5 @@ def choose_token_budget(memory: MemoryPlan, *, free_bytes: int) -> int:
         memory: the run's.
         free_bytes: memory that can be taken, before the model is loaded.
     """
-    left = free_bytes - memory.weights - memory.adapter - memory.most_logits
+    left = free_bytes - memory.heap - memory.weights - memory.adapter - memory.most_logits
     return max(MIN_TOKEN_BUDGET, min(MAX_TOKEN_BUDGET, int(USABLE_SHARE * left / memory.per_token)))
