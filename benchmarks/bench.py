@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def main() -> None:
     """Run what is missing in the CSV."""
     given = _arguments()
     file = Path(given.csv)
-    done = _read(file)
+    done = read_csv(file)
     base = resolve(given.model)
     processor = instruction_set()
     for name in given.workloads.split(","):
@@ -62,7 +63,7 @@ def main() -> None:
                     if any(key.items() <= row.items() and row["contestant"] == contestant for row in done):
                         continue
                     row = key | _block(CONTESTANTS[contestant], setting) | {"contestant": contestant}
-                    _append(file, row)
+                    append_csv(file, FIELDS, row)
                     print(name, other, block, contestant, row["seconds"], "s", file=sys.stderr, flush=True)
 
 
@@ -163,18 +164,20 @@ def _block(contestant: Contestant, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _read(file: Path) -> list[dict[str, str]]:
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """All rows; none where there is no file."""
     if not file.exists():
         return []
     with file.open(encoding="utf-8", newline="") as opened:
         return list(csv.DictReader(opened))
 
 
-def _append(file: Path, row: dict[str, Any]) -> None:
+def append_csv(file: Path, fields: Sequence[str], row: dict[str, Any]) -> None:
+    """One more row, under a header where the file is new."""
     new = not file.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8", newline="") as opened:
-        writer = csv.DictWriter(opened, FIELDS)
+        writer = csv.DictWriter(opened, fields)
         if new:
             writer.writeheader()
         writer.writerow(row)

@@ -17,7 +17,6 @@ HERE = Path(__file__).parent
 NUM_RESAMPLES = 2000
 FRONT_MODEL = "qwen2.5-coder-0.5b"
 GIGABYTE = 10**9
-START, END = "<!-- results:start -->", "<!-- results:end -->"
 PAGES: dict[Language, Path] = {"en": HERE.parent / "docs" / "fast.md", "zh": HERE.parent / "docs" / "fast.zh-CN.md"}
 FRONT_PAGES: dict[Language, Path] = {"en": HERE.parent / "README.md", "zh": HERE.parent / "README.zh-CN.md"}
 FRONT_HEADS: dict[Language, str] = {
@@ -155,11 +154,14 @@ def _ablation(line: Line) -> bool:
     return line.name.startswith(f"{OURS} without")
 
 
-def put_into(page: Path, content: str) -> None:
-    """Replace what stands between the page's marks."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}\n{content}{END}{after}", encoding="utf-8")
+def put_into(page: Path, content: str, *, mark: str = "results") -> None:
+    """Replace what stands between the page's marks of that name."""
+    start, end = f"<!-- {mark}:start -->", f"<!-- {mark}:end -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(start)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{page} has no {start} and {end}")
+    page.write_text(f"{before}{start}\n{content}{end}{after}", encoding="utf-8")
 
 
 def figure(lines: Sequence[Line]) -> str:

@@ -151,7 +151,7 @@ def test_only_the_adapter_moves(runs: Runs) -> None:
 def test_kernel_caches_are_bounded_on_the_fast_path_and_after_a_resume(
     options: dict[str, Any], bounded: bool, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
+    asked: list[int] = []
     monkeypatch.setattr("pangzhu.fast.memory.bound_kernel_caches", asked.append)
     runs.stop_at(2, **options)
     assert bool(asked) == bounded

@@ -18,6 +18,9 @@ from transformers import TrainerCallback, get_cosine_schedule_with_warmup
 
 from pangzhu.config import TrainConfig
 from pangzhu.errors import DivergedError, InterruptedRunError
+from pangzhu.fast.path import FastPath
+from pangzhu.fast.techniques import Techniques
+from pangzhu.fast.workspace import Workspace
 from pangzhu.plan import StepPlan, plan_steps
 from pangzhu.progress import Progress, StepReport
 from pangzhu.tokenization import TokenizedDataset, TokenizedExample
@@ -39,12 +42,19 @@ def plan_for(rows: list[TokenizedExample], config: TrainConfig) -> StepPlan:
 
 
 def trainer_for(
-    model: Any, rows: list[TokenizedExample], config: TrainConfig, *, token_budget: int = 1024, on_step: Any = silently
+    model: Any,
+    rows: list[TokenizedExample],
+    config: TrainConfig,
+    *,
+    token_budget: int = 1024,
+    on_step: Any = silently,
+    fast: bool = False,
 ) -> RowTrainer:
     run = config.output_dir / "run"
     run.mkdir(parents=True, exist_ok=True)
     progress = Progress(run / "metrics.jsonl", rows, plan_for(rows, config), on_step)
-    return RowTrainer(model, config, progress, token_budget=token_budget)
+    path = FastPath(model, Techniques(), longest=64) if fast else None
+    return RowTrainer(model, config, progress, token_budget=token_budget, fast=path)
 
 
 class Gradients(TrainerCallback):  # type: ignore[misc]
@@ -59,14 +69,14 @@ class Gradients(TrainerCallback):  # type: ignore[misc]
 
 
 def gradients(
-    folder: Path, *, batch: int, accumulation: int, double: bool, token_budget: int = 1024
+    folder: Path, *, batch: int, accumulation: int, double: bool, token_budget: int = 1024, fast: bool = False
 ) -> dict[str, torch.Tensor]:
     """The first optimizer step's gradient through Trainer."""
     model = build_lora()
     if double:
         model.double()
     config = config_for(folder, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
-    trainer = trainer_for(model, examples(*UNEQUAL), config, token_budget=token_budget)
+    trainer = trainer_for(model, examples(*UNEQUAL), config, token_budget=token_budget, fast=fast)
     kept = Gradients()
     trainer.add_callback(kept)
     trainer.train()
@@ -95,23 +105,25 @@ def agree(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor], toleran
 # --- trap 4: mean of means -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-6), (False, 1e-4)])
 @pytest.mark.parametrize(
     ("batch", "accumulation", "token_budget"),
     [(16, 1, 1024), (4, 4, 1024), (1, 16, 1024), (16, 1, 30), (4, 4, 16), (8, 2, 1)],
 )
 def test_the_gradient_does_not_depend_on_how_the_rows_of_a_step_are_cut(
-    batch: int, accumulation: int, token_budget: int, double: bool, tolerance: float, tmp_path: Path
+    batch: int, accumulation: int, token_budget: int, double: bool, tolerance: float, fast: bool, tmp_path: Path
 ) -> None:
     through_trainer = gradients(
-        tmp_path, batch=batch, accumulation=accumulation, double=double, token_budget=token_budget
+        tmp_path, batch=batch, accumulation=accumulation, double=double, token_budget=token_budget, fast=fast
     )
     agree(through_trainer, reference(double=double), tolerance)
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("most_tokens", [60, 25])
 def test_out_of_memory_halves_the_budget_and_the_step_stays_the_same(
-    most_tokens: int, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    most_tokens: int, fast: bool, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory runs out in the backward pass, after part of the gradients were added."""
     from pangzhu.batching import MicroBatch
@@ -125,9 +137,28 @@ def test_out_of_memory_halves_the_budget_and_the_step_stays_the_same(
         return outcome
 
     monkeypatch.setattr("pangzhu.trainer.forward_rows", cramped)
-    found = gradients(tmp_path, batch=8, accumulation=2, double=True)
+    found = gradients(tmp_path, batch=8, accumulation=2, double=True, fast=fast)
     agree(found, reference(double=True), 1e-6)
     assert len([sentence for sentence in said if "Memory ran out" in sentence]) >= 1
+
+
+def test_out_of_memory_gives_the_fast_paths_buffers_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out while a buffer is taken; smaller pieces then take smaller ones."""
+    taken: list[tuple[str, int]] = []
+    take = Workspace.take
+
+    def cramped(self: Workspace, name: str, shape: Any, like: torch.Tensor, **parts: int) -> torch.Tensor:
+        if name == "attended" and shape[0] > 40:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes.")
+        buffer = take(self, name, shape, like, **parts)
+        taken.append((name, buffer.untyped_storage().nbytes()))
+        return buffer
+
+    monkeypatch.setattr(Workspace, "take", cramped)
+    found = gradients(tmp_path, batch=16, accumulation=1, double=True, fast=True)
+    agree(found, reference(double=True), 1e-6)
+    sizes = [size for name, size in taken if name == "attention's input"]
+    assert sizes[-1] < sizes[0]
 
 
 def test_a_single_row_that_does_not_fit_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from block import Clock, matrix_speed, read_job, read_rows, report
 from torch.utils.data import SequentialSampler
 
@@ -32,8 +33,12 @@ def main() -> None:
         for number, row in enumerate(read_rows(job), start=1)
     ]
     options = job.options
+    num_rows = int(options.get("num_rows", len(rows)))
+    rows = (rows * -(-num_rows // len(rows)))[:num_rows]
+    if "threads" in options:
+        torch.set_num_threads(options["threads"])
     if not options.get("reference") and "memory" not in options.get("without", ()):
-        bound_kernel_caches(sum(len(row.input_ids) for row in rows) / len(rows))
+        bound_kernel_caches(job.rows_per_step)
     before = matrix_speed(job)
     folder = Path(tempfile.mkdtemp())
     config = TrainConfig(
@@ -42,6 +47,7 @@ def main() -> None:
         warmup_ratio=0,
         max_steps=job.warm_up + job.steps,
         per_device_train_batch_size=job.rows_per_step,
+        r=int(options.get("rank", 8)),
         save_steps=10**6,
         precision=job.precision,  # type: ignore[arg-type]
         fast="off" if options.get("reference") else "on",

@@ -44,7 +44,8 @@ class Decisions:
 def bound_caches(config: TrainConfig, rows: PreparedRows) -> None:
     """Bound what oneDNN keeps, where the fast path asks for it; before the process multiplies for the first time."""
     if config.fast == "on" and "memory" not in config.fast_without:
-        memory.bound_kernel_caches(rows.tokenized.num_tokens / len(rows.tokenized.examples))
+        lengths = {len(row.input_ids) for row in rows.tokenized.examples}
+        memory.bound_kernel_caches(min(len(lengths), config.per_device_train_batch_size))
 
 
 def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Decisions:

@@ -145,7 +145,7 @@ def plan_memory(
     trainable = options.r * shape.num_layers * (2 * (2 * hidden) + 2 * (hidden + keys) + 3 * (hidden + inner))
     if fast:
         kept = KEPT_HIDDEN * hidden + KEPT_KEYS * keys + KEPT_INTERMEDIATE * inner + shape.num_heads * TYPICAL_KEYS
-        per_token = (shape.num_layers * kept + SCRATCH_INTERMEDIATE * inner) * element
+        per_token = float((shape.num_layers * kept + SCRATCH_INTERMEDIATE * inner) * element)
         heap = FAST_HEAP
         logits = supervised_share * shape.vocab_size * element
     else:

@@ -52,7 +52,8 @@ class StepOutcome:
 
 
 def split_rows(batch: MicroBatch, token_budget: int, fast: FastPath | None = None) -> list[MicroBatch]:
-    """The batch in pieces that `forward_rows` computes with at most `token_budget` tokens; a longer row is by itself."""
+    """The batch in pieces that `forward_rows` computes with at most `token_budget` tokens, and a few to align them; a longer
+    row is by itself."""
     return split_to_budget(batch, token_budget, num_shared=_num_shared(batch, fast))
 
 

@@ -113,7 +113,8 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
     def _within_memory(self, model: torch.nn.Module, piece: MicroBatch, scale: float) -> torch.Tensor | None:
         """One piece forward and backward; its share of the loss, or None where memory ran out.
 
-        Then the budget is halved, and the gradients are again those of the pieces before: the step stays the same step.
+        Then the budget is halved, the fast path's buffers are given back, and the gradients are again those of the pieces
+        before: the step stays the same step.
         """
         before = [None if p.grad is None else p.grad.clone() for p in trainable_parameters(model)]
         try:
@@ -130,6 +131,8 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         for parameter, gradient in zip(trainable_parameters(model), before, strict=True):
             parameter.grad = gradient
         self._token_budget = min(self._token_budget, num_computed(piece, self._fast)) // 2
+        if self._fast is not None:
+            self._fast.release()
         say("train.out_of_memory", budget=self._token_budget)
         return None
 

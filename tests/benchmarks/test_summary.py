@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.bench import FIELDS
 from benchmarks.contestants import OURS
-from benchmarks.summary import END, START, figure, front_table, put_into, read_lines, table
+from benchmarks.summary import figure, front_table, put_into, read_lines, table
 
 OTHER = "TRL as it comes"
 
@@ -63,9 +63,18 @@ def test_the_interval_holds_the_median_and_is_the_same_each_time(blocks: Path) -
 
 def test_the_table_stands_between_its_marks_and_the_page_stays(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{START}\nold\n{END}\nafter\n", encoding="utf-8")
-    put_into(page, "new\n")
-    assert page.read_text(encoding="utf-8") == f"before\n{START}\nnew\n{END}\nafter\n"
+    body = "before\n<!-- a:start -->\n{a}<!-- a:end -->\nmiddle\n<!-- b:start -->\n{b}<!-- b:end -->\nafter\n"
+    page.write_text(body.format(a="old\n", b="kept\n"), encoding="utf-8")
+    put_into(page, "new\n", mark="a")
+    assert page.read_text(encoding="utf-8") == body.format(a="new\n", b="kept\n")
+
+
+def test_a_page_without_the_marks_is_an_error_and_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="curves:start"):
+        put_into(page, "new\n", mark="curves")
+    assert page.read_text(encoding="utf-8") == "before\n"
 
 
 def test_the_table_and_the_figure_name_everybody(blocks: Path) -> None:

@@ -1,4 +1,4 @@
-"""Norm, rotation and gated MLP as single functions: the values of torch's own operations, and right gradients."""
+"""Norm and rotation as single functions: the values of torch's own operations, and right gradients."""
 
 import pytest
 import torch

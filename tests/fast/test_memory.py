@@ -16,7 +16,7 @@ from pangzhu.fast.memory import bound_kernel_caches
 
 torch.set_num_threads(1)
 if sys.argv[1] == "bounded":
-    bound_kernel_caches(200)
+    bound_kernel_caches(6)
 weight = torch.ones(256, 256, dtype=torch.bfloat16)
 before = psutil.Process().memory_info().rss
 for num_rows in range(1, 1200):
@@ -38,12 +38,12 @@ def test_shapes_that_never_come_again_are_not_kept_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row_length", "given", "bound"), [(200, None, "128"), (1800, None, "88"), (12, None, "320"), (200, "7", "7")]
+    ("num_lengths", "given", "bound"), [(6, None, "128"), (1, None, "88"), (64, None, "320"), (6, "7", "7")]
 )
 def test_as_many_are_kept_as_a_micro_batch_shares_and_a_bound_in_the_environment_stays(
-    row_length: float, given: str | None, bound: str, monkeypatch: pytest.MonkeyPatch
+    num_lengths: int, given: str | None, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = {} if given is None else dict.fromkeys(memory.CAPACITIES, given)
     monkeypatch.setattr(memory.os, "environ", environment)
-    memory.bound_kernel_caches(row_length)
+    memory.bound_kernel_caches(num_lengths)
     assert environment == dict.fromkeys(memory.CAPACITIES, bound)

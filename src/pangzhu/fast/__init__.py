@@ -6,10 +6,10 @@ transformers keeps the model and peft the adapters; this package only computes w
 - `prefix`: tokens that rows begin with alike, computed once
 - `lora`: linear layers and their adapters in one step
 - `attention`: row by row
-- `layers`: norms, rotations and activations in few passes
+- `layers`: norms and rotations in few passes; `mlp`: the gated MLP as one function
 - `loss`: the head at learned tokens alone, its gradient made on the way
 - `decoder`: a whole decoder of these parts; `support` says for which models; `path` puts both together
-- `memory`: a bound on what oneDNN compiles and keeps
+- `workspace`: memory that every micro-batch writes over; `memory`: a bound on what oneDNN compiles and keeps
 
 Every technique can be left out alone (`Techniques`), to measure it and to find faults.
 """

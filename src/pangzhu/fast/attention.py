@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from pangzhu.fast.workspace import Place, fresh
+from pangzhu.fast.workspace import ROOM, Room
 
 QUERIES_A_BLOCK = 256  # scores of a block of 14 heads and 1,024 keys: 15 MB
 MOST_KEPT_KEYS = 128  # probabilities of a block with more keys are computed again in the backward pass
@@ -85,7 +85,7 @@ def plan_blocks_at(segments: Sequence[Segment], places: Tensor) -> list[Block]:
     return blocks
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, blocks: Sequence[Block], scale: float, place: Place = fresh) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, blocks: Sequence[Block], scale: float, room: Room = ROOM) -> Tensor:
     """Attention of each block's queries over its keys.
 
     Args:
@@ -94,12 +94,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, blocks: Sequence[Block], scale: f
         v: `(K, T, D)`.
         blocks: together they hold every query once.
         scale: factor of the scores.
-        place: where the result lies.
+        room: lends the places of the result and of a copy of `v`, which may be part of a wider tensor.
 
     Returns:
         `(S, K * G * D)`.
     """
-    output: Tensor = _Attend.apply(q, k, v, tuple(blocks), scale, place)
+    output: Tensor = _Attend.apply(q, k, v, _Way(tuple(blocks), scale, room))
     return output
 
 
@@ -153,27 +153,36 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor, scale: float) -> Tensor:
     return torch.softmax(scores, dim=-1).to(q.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What `attend` was asked for, beside tensors."""
+
+    blocks: tuple[Block, ...]
+    scale: float
+    room: Room
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: tuple[Block, ...], scale: float, place: Place
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, way: _Way) -> Tensor:
         num_heads, num_queries, num_groups, head_dim = q.shape
-        output = place((num_queries, num_heads, num_groups, head_dim), q)
+        v = way.room.kept("values")(v.shape, v).copy_(v)
+        output = way.room.kept("attended")((num_queries, num_heads, num_groups, head_dim), q)
         kept: list[Tensor | None] = []
-        for block in blocks:
-            probabilities = _probabilities(_rows_of(q, block.queries), _take(k, block.keys), block.bias, scale)
+        for block in way.blocks:
+            queries, keys = _rows_of(q, block.queries), _take(k, block.keys)
+            probabilities = _probabilities(queries, keys, block.bias, way.scale)
             attended = torch.bmm(probabilities, _take(v, block.keys))
             length = block.queries.stop - block.queries.start
             by_query = attended.view(num_heads, length, num_groups, head_dim)
             output[block.queries] = by_query.permute(1, 0, 2, 3)
             kept.append(probabilities if block.num_keys <= MOST_KEPT_KEYS else None)
-        ctx.blocks, ctx.scale = blocks, scale
+        ctx.way = way
         ctx.save_for_backward(q, k, v, *kept)
         return output.view(num_queries, -1)
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *kept = ctx.saved_tensors
         num_heads, num_queries, num_groups, head_dim = q.shape
         d_rows = d_output.view(num_queries, num_heads, num_groups, head_dim).permute(1, 0, 2, 3).contiguous()
@@ -181,16 +190,16 @@ class _Attend(torch.autograd.Function):
         wide = torch.promote_types(q.dtype, torch.float32)
         d_k = torch.zeros(k.shape, dtype=wide, device=k.device)
         d_v = torch.zeros(v.shape, dtype=wide, device=v.device)
-        for block, known in zip(ctx.blocks, kept, strict=True):
+        for block, known in zip(ctx.way.blocks, kept, strict=True):
             queries, keys = _rows_of(q, block.queries), _take(k, block.keys)
-            probabilities = _probabilities(queries, keys, block.bias, ctx.scale) if known is None else known
+            probabilities = _probabilities(queries, keys, block.bias, ctx.way.scale) if known is None else known
             d_attended = _rows_of(d_rows, block.queries)
             d_probabilities = torch.bmm(d_attended, _take(v, block.keys).transpose(1, 2))
             d_scores = torch._softmax_backward_data(d_probabilities, probabilities, -1, q.dtype)
             d_q[:, block.queries] = torch.bmm(d_scores, keys).view(num_heads, -1, num_groups, head_dim)
             _add_to(d_k, block.keys, torch.bmm(d_scores.transpose(1, 2), queries))
             _add_to(d_v, block.keys, torch.bmm(probabilities.transpose(1, 2), d_attended))
-        return d_q.mul_(ctx.scale), d_k.mul_(ctx.scale).to(k.dtype), d_v.to(v.dtype), None, None, None
+        return d_q.mul_(ctx.way.scale), d_k.mul_(ctx.way.scale).to(k.dtype), d_v.to(v.dtype), None
 
 
 def _add_to(target: Tensor, keys: tuple[slice, ...], gradient: Tensor) -> None:

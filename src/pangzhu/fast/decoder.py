@@ -20,7 +20,7 @@ from pangzhu.fast.attention import Block
 from pangzhu.fast.mlp import gated_mlp
 from pangzhu.fast.stream import Stream
 from pangzhu.fast.techniques import Techniques
-from pangzhu.fast.workspace import Place, Room, Workspace
+from pangzhu.fast.workspace import Place, Room, Workspace, fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Asking:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _Input:
     """What projections read: x * gain, `(T, H)` and `(H,)`; x as it is without a gain."""
 
     x: Tensor
@@ -65,7 +65,7 @@ class FastDecoder:
     Args:
         model: the decoder without its head (`Qwen2Model` and its like).
         techniques: what is done the fast way.
-        workspace: lends the wide buffers.
+        workspace: lends what is kept for the backward pass; a call begins a pass, and its result is guarded.
     """
 
     def __init__(self, model: Any, techniques: Techniques, workspace: Workspace) -> None:
@@ -112,65 +112,65 @@ class FastDecoder:
 
     def _layer(self, layer: Any, x: Tensor, *, keys: tuple[Tensor, Tensor], asking: _Asking, room: Room) -> Tensor:
         """`(T, H)` to `(T, H)`, or to the tokens that ask alone."""
-        read = self._read(layer.input_layernorm, x, room.kept("attention's input"))
-        q, k, v = self._queries_keys_values(layer.self_attn, read, keys, asking, room)
+        given = self._input(layer.input_layernorm, x, room.kept("attention's input"))
+        q, k, v = self._queries_keys_values(layer.self_attn, given, keys, asking, room)
         scale = layer.self_attn.scaling
         attended = (
             attention.attend_densely(q, k, v, mask=asking.seen, scale=scale)
             if isinstance(asking.seen, Tensor)
-            else attention.attend(q, k, v, blocks=asking.seen, scale=scale, place=room.kept("attended"))
+            else attention.attend(q, k, v, blocks=asking.seen, scale=scale, room=room)
         )
-        x = asking.take(x) + self._project([layer.self_attn.o_proj], _Read(attended))[0]
-        read = self._read(layer.post_attention_layernorm, x, room.kept("the MLP's input"))
-        return x + self._mlp(layer.mlp, read, room)
+        x = asking.take(x) + self._project([layer.self_attn.o_proj], _Input(attended))[0]
+        given = self._input(layer.post_attention_layernorm, x, room.kept("the MLP's input"))
+        return x + self._mlp(layer.mlp, given, room)
 
     def _queries_keys_values(
-        self, module: Any, read: _Read, keys: tuple[Tensor, Tensor], asking: _Asking, room: Room
+        self, module: Any, given: _Input, keys: tuple[Tensor, Tensor], asking: _Asking, room: Room
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`(K, S, G, D)`, `(K, T, D)`, `(K, T, D)`, queries and keys rotated."""
         heads = self._heads
         if hasattr(module, "qkv_proj"):
-            q, k, v = self._project([module.qkv_proj], read)[0].split(heads.widths, dim=-1)
+            q, k, v = self._project([module.qkv_proj], given)[0].split(heads.widths, dim=-1)
             q = asking.take(q)
         elif asking.places is None:
-            q, k, v = self._project([module.q_proj, module.k_proj, module.v_proj], read)
+            q, k, v = self._project([module.q_proj, module.k_proj, module.v_proj], given)
         else:
-            k, v = self._project([module.k_proj, module.v_proj], read)
-            (q,) = self._project([module.q_proj], _Read(asking.take(read.x), read.gain))
+            k, v = self._project([module.k_proj, module.v_proj], given)
+            (q,) = self._project([module.q_proj], _Input(asking.take(given.x), given.gain))
         if hasattr(module, "q_norm"):  # of every head by itself
-            q = self._norm(module.q_norm, q.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
-            k = self._norm(module.k_norm, k.unflatten(-1, (-1, heads.head_dim))).flatten(-2)
+            q = self._norm(module.q_norm, q.unflatten(-1, (-1, heads.head_dim)), room.kept("query norms")).flatten(-2)
+            k = self._norm(module.k_norm, k.unflatten(-1, (-1, heads.head_dim)), room.kept("key norms")).flatten(-2)
         rotated_q = self._rotate(q, asking.rotation, heads.num_groups, room.kept("queries"))
         rotated_k = self._rotate(k, keys, 1, room.kept("keys")).squeeze(2)
         return rotated_q, rotated_k, v.unflatten(-1, (heads.num_kv, heads.head_dim)).transpose(0, 1)
 
-    def _mlp(self, module: Any, read: _Read, room: Room) -> Tensor:
+    def _mlp(self, module: Any, given: _Input, room: Room) -> Tensor:
         joined = hasattr(module, "gate_up_proj")
-        opening = [module.gate_up_proj] if joined else [module.gate_proj, module.up_proj]
+        gate_up = [module.gate_up_proj] if joined else [module.gate_proj, module.up_proj]
         if self._techniques.layers and self._techniques.lora:
-            known = [lora.read_linear(linear) for linear in (*opening, module.down_proj)]
+            known = [lora.read_linear(linear) for linear in (*gate_up, module.down_proj)]
             plain = [linear for linear in known if linear is not None and not linear.dropout]
             if len(plain) == len(known):
-                return gated_mlp(read.x, read.gain, plain[:-1], plain[-1], room)
-        outputs = self._project(opening, read)
+                return gated_mlp(given.x, given.gain, plain[:-1], plain[-1], room)
+        outputs = self._project(gate_up, given)
         gate, up = outputs[0].chunk(2, dim=-1) if joined else outputs
-        return self._project([module.down_proj], _Read(silu(gate) * up))[0]
+        return self._project([module.down_proj], _Input(silu(gate) * up))[0]
 
-    def _project(self, modules: Sequence[torch.nn.Module], read: _Read) -> list[Tensor]:
+    def _project(self, modules: Sequence[torch.nn.Module], given: _Input) -> list[Tensor]:
         if self._techniques.lora:
-            return lora.project(modules, read.x, read.gain)
-        x = read.x if read.gain is None else read.x * read.gain
+            return lora.project(modules, given.x, given.gain)
+        x = given.x if given.gain is None else given.x * given.gain
         return [module(x) for module in modules]
 
-    def _read(self, norm: Any, x: Tensor, place: Place) -> _Read:
+    def _input(self, norm: Any, x: Tensor, place: Place) -> _Input:
         """What the projections after a norm read."""
         if self._techniques.layers:
-            return _Read(layers.normalize(x, norm.variance_epsilon, place=place), norm.weight)
-        return _Read(norm(x))
+            return _Input(layers.normalize(x, norm.variance_epsilon, place=place), norm.weight)
+        return _Input(norm(x))
 
-    def _norm(self, module: Any, x: Tensor) -> Tensor:
+    def _norm(self, module: Any, x: Tensor, place: Place = fresh) -> Tensor:
         if self._techniques.layers:
-            return layers.rms_norm(x, module.weight, module.variance_epsilon)
+            return layers.rms_norm(x, module.weight, module.variance_epsilon, place=place)
         normed: Tensor = module(x)
         return normed
 

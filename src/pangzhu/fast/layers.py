@@ -13,9 +13,9 @@ from torch import Tensor
 from pangzhu.fast.workspace import Place, fresh
 
 
-def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension; `weight` is frozen."""
-    return normalize(x, epsilon) * weight
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float, *, place: Place = fresh) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension; `weight` is frozen. What is kept lies in `place`."""
+    return normalize(x, epsilon, place=place) * weight
 
 
 def normalize(x: Tensor, epsilon: float, *, place: Place = fresh) -> Tensor:

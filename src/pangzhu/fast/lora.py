@@ -89,13 +89,15 @@ def project(modules: Sequence[torch.nn.Module], x: Tensor, gain: Tensor | None =
     layers = [read_linear(module) for module in modules]
     known = [layer for layer in layers if layer is not None and not layer.dropout]
     fused = iter(apply_linears(known, x, gain) if known else ())
+    if len(known) == len(layers):
+        return list(fused)
+    read = x if gain is None else x * gain
     outputs = []
     for module, layer in zip(modules, layers, strict=True):
-        if layer is not None and not layer.dropout:
-            outputs.append(next(fused))
+        if layer is None:
+            outputs.append(module(read))
         else:
-            read = x if gain is None else x * gain
-            outputs.append(module(read) if layer is None else _with_dropout(layer, read))
+            outputs.append(_with_dropout(layer, read) if layer.dropout else next(fused))
     return outputs
 
 
@@ -196,14 +198,14 @@ def adapter_gradients(
     layers: Sequence[Linear],
     copies: WorkingCopies,
     *,
-    x: Tensor,
+    x: Tensor | None,
     narrow: Tensor | None,
     d_outputs: Sequence[Tensor],
     d_narrow: Tensor | None,
 ) -> list[Tensor | None]:
     """Gradients of A and B of each layer, in the masters' format; None, None without an adapter."""
     gradients: list[Tensor | None] = []
-    d_a = None if d_narrow is None else d_narrow.T @ x
+    d_a = None if d_narrow is None or x is None else d_narrow.T @ x
     for layer, columns, d_output in zip(layers, copies.columns, d_outputs, strict=True):
         if layer.lora_a is None or layer.lora_b is None or d_a is None or narrow is None:
             gradients += [None, None]
@@ -214,7 +216,8 @@ def adapter_gradients(
 
 
 class _Linears(torch.autograd.Function):
-    """`forward_linears` with its gradients; `x` and x A^T are kept, outputs are not, and x * gain is made twice."""
+    """`forward_linears` with its gradients; x A^T is kept and, where there are adapters, `x`. Outputs are not, and x * gain is
+    made twice."""
 
     @staticmethod
     def forward(
@@ -223,7 +226,7 @@ class _Linears(torch.autograd.Function):
         copies = working_copies(layers, x.dtype)
         outputs, narrow = forward_linears(layers, copies, x if gain is None else x * gain)
         ctx.layers, ctx.copies = layers, copies
-        ctx.save_for_backward(x, gain, narrow)
+        ctx.save_for_backward(None if narrow is None else x, gain, narrow)
         return outputs
 
     @staticmethod
@@ -232,7 +235,7 @@ class _Linears(torch.autograd.Function):
         d_narrow = narrow_gradient(ctx.copies, d_outputs)
         gradient = input_gradient(ctx.layers, ctx.copies, d_outputs, d_narrow) if ctx.needs_input_grad[0] else None
         if gain is not None:
-            x = x * gain if d_narrow is not None else x
+            x = None if x is None else x * gain
             gradient = None if gradient is None else gradient.mul_(gain)
         masters = adapter_gradients(ctx.layers, ctx.copies, x=x, narrow=narrow, d_outputs=d_outputs, d_narrow=d_narrow)
         return gradient, None, None, *masters

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
+from pangzhu.fast.stream import ALIGNMENT
 from pangzhu.fast.workspace import Workspace
 
 BYTES_A_CHUNK = 96 * 2**20  # of logits: 331 tokens of bf16 times 150,000 words
-ALIGNMENT = 8  # tokens of a chunk, filled up with zeros: products and maxima are faster (`benchmarks/shapes.py`)
 FOLDS = 64  # rows side by side fill whole vectors, whatever their width
 WORDS_A_BLOCK = 8192  # times the tokens of a chunk: 5 MB, which stay in the cache from the product to the maximum
 

@@ -5,22 +5,20 @@ padding hardly a micro-batch has the shapes of another, so what is kept is seldo
 a few dozen steps. As many are kept as the layers of one micro-batch share.
 """
 
-import math
 import os
 
-FOR_LAYERS = 80  # linear layers and head, forward and back: about 60
-FOR_A_ROW = 8  # products of attention for each length of row: up to seven
+FOR_LAYERS = 80  # linear layers and head, forward and back
+FOR_A_ROW = 8  # products of attention for each length of row, forward and back
 MOST_KERNELS = 320  # short rows share their lengths
-TOKENS = 1024  # of a micro-batch
 CAPACITIES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 
 
-def bound_kernel_caches(row_length: float) -> None:
+def bound_kernel_caches(num_lengths: int) -> None:
     """Bound both for this process, unless its environment does; before the first product, or it has no effect.
 
     Args:
-        row_length: mean tokens of a row.
+        num_lengths: most different lengths of rows in one micro-batch.
     """
-    num_kernels = FOR_LAYERS + FOR_A_ROW * math.ceil(TOKENS / row_length)
+    num_kernels = min(MOST_KERNELS, FOR_LAYERS + FOR_A_ROW * num_lengths)
     for name in CAPACITIES:
-        os.environ.setdefault(name, str(min(MOST_KERNELS, num_kernels)))
+        os.environ.setdefault(name, str(num_kernels))

@@ -57,6 +57,10 @@ class FastPath:
         length = common_length([row.tolist() for row in input_ids[0].split(list(row_lengths))])
         return length if length >= LEAST_TOKENS else 0
 
+    def release(self) -> None:
+        """Give back the memory that is kept from one micro-batch to the next."""
+        self._workspace.release()
+
     def score(
         self, *, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]
     ) -> tuple[Scores, Tensor]:

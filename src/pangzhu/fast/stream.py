@@ -60,11 +60,11 @@ class Stream:
             return self
         *before, last = self.segments
         filled = self.input_ids[-1:].expand(missing)
-        on = self.position_ids[-1] + torch.arange(1, missing + 1, device=self.position_ids.device)
+        again = self.position_ids[-1:].expand(missing)  # no further: some rotations look at the largest position
         return replace(
             self,
             input_ids=torch.cat((self.input_ids, filled)),
-            position_ids=torch.cat((self.position_ids, on)),
+            position_ids=torch.cat((self.position_ids, again)),
             segments=(*before, replace(last, length=last.length + missing)),
         )
 

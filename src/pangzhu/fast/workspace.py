@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HEADROOM = 1.25  # a little more than is asked for: pages that nothing touches take no memory
 Place = Callable[[Sequence[int], Tensor], Tensor]  # shape and a tensor of that format to a buffer, whatever is in it
 
 
@@ -38,6 +39,10 @@ class Workspace:
         """What was lent before may be written over from now on."""
         self._num_passes += 1
 
+    def release(self) -> None:
+        """Give the memory back, as far as nothing else holds it."""
+        self._buffers.clear()
+
     def guard(self, x: Tensor) -> Tensor:
         """`x`, whose backward pass checks that no other pass has begun since.
 
@@ -52,8 +57,15 @@ class Workspace:
         return number == self._num_passes or not self._reuses
 
     def take(self, name: str, shape: Sequence[int], like: Tensor, *, part: int = 0, num_parts: int = 1) -> Tensor:
-        """A contiguous buffer in the number format and on the device of `like`: one of `num_parts` alike, with whatever
-        is in it. It counts its own changes, so that autograd does not take another part's for its own."""
+        """A contiguous buffer in the number format and on the device of `like`, with whatever is in it.
+
+        Args:
+            name: whose memory is lent again.
+            shape: of the buffer.
+            like: a tensor of its format.
+            part: which of the buffers of that name.
+            num_parts: how many there are.
+        """
         if not self._reuses:
             return fresh(shape, like)
         size = math.prod(shape)
@@ -61,9 +73,10 @@ class Workspace:
         if kept is None or kept.dtype != like.dtype or kept.device != like.device or kept.numel() < size * num_parts:
             self._buffers.pop(name, None)
             kept = None  # given back before the larger one is taken
-            self._buffers[name] = kept = fresh((size * num_parts,), like)
+            self._buffers[name] = kept = fresh((math.ceil(HEADROOM * size) * num_parts,), like)
         strides = [math.prod(shape[dimension + 1 :]) for dimension in range(len(shape))]
         first = part * (kept.numel() // num_parts)  # a part may be smaller than the others
+        # `set_` gives each part its own version counter; autograd would take a change of one view for one of all
         own = torch.empty(0, dtype=like.dtype, device=like.device)
         return own.set_(kept.untyped_storage(), first, tuple(shape), strides)
 
@@ -89,6 +102,9 @@ class Room:
     def scratch(self, name: str) -> Place:
         """A place until the next layer asks for it."""
         return lambda shape, like: self._workspace.take(name, shape, like)
+
+
+ROOM = Room(Workspace(reuses=False), 0, 1)  # every place is fresh
 
 
 class _Guard(torch.autograd.Function):
