@@ -1,5 +1,6 @@
 """The arithmetic of a run, before it starts."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ QWEN = ModelShape(
     vocab_size=151_936,
     num_heads=14,
     key_width=128,
+    head_dim=64,
+    normed_heads=False,
     num_parameters=494_032_768,
 )
 
@@ -113,3 +116,14 @@ def test_the_fast_path_takes_less_and_the_reference_path_more_for_more_learned_t
 def test_the_adapter_of_the_half_billion_qwen_is_counted_exactly() -> None:
     """549,888 numbers for each rank, with master, gradient and two moments in float32."""
     assert memory(r=8).adapter == 8 * 549_888 * 16
+
+
+def test_wider_heads_and_norms_of_heads_are_counted() -> None:
+    """Qwen3: queries are wider than the hidden states, and their norms are kept too."""
+
+    def per_token(**sizes: Any) -> float:
+        shape = replace(QWEN, **sizes)
+        return plan_memory(shape, LoraOptions(), precision="bf16", fast=True, supervised_share=0.5).per_token
+
+    assert per_token(head_dim=128) > per_token()
+    assert per_token(normed_heads=True) - per_token() == QWEN.num_layers * (14 * 64 + 128) * 2

@@ -137,6 +137,8 @@ def model_shape(folder: Path) -> plan.ModelShape:
         vocab_size=int(sizes["vocab_size"]),
         num_heads=heads,
         key_width=head_dim * int(sizes.get("num_key_value_heads") or heads),
+        head_dim=head_dim,
+        normed_heads=sizes.get("model_type") in plan.FAMILIES_WITH_NORMED_HEADS,
         num_parameters=num_parameters(folder),
     )
 

@@ -19,6 +19,7 @@ from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import load_engine
+from pangzhu.fast.memory import bound_kernel_caches
 from pangzhu.messages import say, text
 from pangzhu.plan import MAX_TOKEN_BUDGET
 from pangzhu.step import RowOutcome, forward_rows, split_rows
@@ -111,6 +112,7 @@ def evaluate(config: CompareConfig) -> Evaluation:
         PangzhuError: rows, base or adapters cannot be read.
     """
     rows = load_dataset(config.dataset_path).conversations[: config.max_questions]
+    bound_kernel_caches(len(rows))  # rows of many lengths meet in one micro-batch
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
     measured = [part for name in engine.names for part in measure(engine, name, rows)]
     evaluation = Evaluation(engine.base_name, tuple(measured))

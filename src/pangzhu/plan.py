@@ -28,11 +28,14 @@ BYTES_PER_INTERMEDIATE = 12
 BYTES_PER_LOGIT = 14  # bf16 logits, float32 copy, its gradient, the bf16 gradient, log-sum-exp scratch
 ALLOCATOR_SLACK = 1.4
 
-# The fast path: numbers kept per token and layer, of hidden width (inputs of attention and MLP, queries, attended values),
-# of the keys' width (keys and values), of the MLP's width (gate and up); and of the MLP's width once for all layers.
-KEPT_HIDDEN = 4
+# The fast path: numbers kept per token and layer, of hidden width (inputs of attention and MLP), of the queries' width
+# (queries and attended values), of the keys' width (keys and values), of the MLP's width (gate and up); and of the MLP's
+# width once for all layers.
+KEPT_HIDDEN = 2
+KEPT_QUERIES = 2
 KEPT_KEYS = 2
 KEPT_INTERMEDIATE = 2
+FAMILIES_WITH_NORMED_HEADS = frozenset({"qwen3", "gemma3", "gemma3_text"})
 SCRATCH_INTERMEDIATE = 5
 TYPICAL_KEYS = 60  # that a token of a short row sees: its probabilities are kept too, one a query head
 FAST_HEAP = 250 * 10**6  # compiled products, and what comes and goes between the buffers that are used again
@@ -62,7 +65,8 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes that memory depends on. `num_parameters` counts a tied head once."""
+    """The sizes that memory depends on. `num_parameters` counts a tied head once, `normed_heads` says whether queries and keys
+    have a norm of their own, as in Qwen3."""
 
     num_layers: int
     hidden_size: int
@@ -70,6 +74,8 @@ class ModelShape:
     vocab_size: int
     num_heads: int
     key_width: int
+    head_dim: int
+    normed_heads: bool
     num_parameters: int
 
 
@@ -144,7 +150,10 @@ def plan_memory(
     hidden, inner, keys = shape.hidden_size, shape.intermediate_size, shape.key_width
     trainable = options.r * shape.num_layers * (2 * (2 * hidden) + 2 * (hidden + keys) + 3 * (hidden + inner))
     if fast:
-        kept = KEPT_HIDDEN * hidden + KEPT_KEYS * keys + KEPT_INTERMEDIATE * inner + shape.num_heads * TYPICAL_KEYS
+        queries = shape.num_heads * shape.head_dim
+        normed = queries + keys if shape.normed_heads else 0
+        kept = KEPT_HIDDEN * hidden + KEPT_QUERIES * queries + KEPT_KEYS * keys + KEPT_INTERMEDIATE * inner + normed
+        kept += shape.num_heads * TYPICAL_KEYS
         per_token = float((shape.num_layers * kept + SCRATCH_INTERMEDIATE * inner) * element)
         heap = FAST_HEAP
         logits = supervised_share * shape.vocab_size * element
