@@ -174,6 +174,21 @@ def test_base_and_adapters_are_measured(config: Callable[..., CompareConfig], tm
     assert found.measured[1].loss < found.measured[0].loss
 
 
+def test_what_onednn_keeps_is_bounded_before_the_model_is_loaded(
+    config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def load(*_: object, **__: object) -> None:
+        assert asked == [4]
+        raise RuntimeError("loaded")
+
+    monkeypatch.setattr("pangzhu.evaluate.bound_kernel_caches", asked.append)
+    monkeypatch.setattr("pangzhu.evaluate.load_engine", load)
+    with pytest.raises(RuntimeError, match="loaded"):
+        evaluate(config(write_rows(tmp_path / "rows.jsonl", rows_of(ENGLISH))))
+
+
 def test_only_as_many_rows_as_asked_for(config: Callable[..., CompareConfig], tmp_path: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", rows_of(ENGLISH))
     assert {part.num_rows for part in evaluate(config(file, max_questions=3)).measured} == {3}

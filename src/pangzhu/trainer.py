@@ -116,14 +116,15 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         Then the budget is halved, the fast path's buffers are given back, and the gradients are again those of the pieces
         before: the step stays the same step.
         """
-        before = [None if p.grad is None else p.grad.clone() for p in trainable_parameters(model)]
+        divisible = len(piece.row_lengths) > 1
+        before = [p.grad.clone() if divisible and p.grad is not None else None for p in trainable_parameters(model)]
         try:
             outcome = forward_rows(model, piece, self._fast)
             loss = outcome.loss_sum * scale
             self._require_finite(loss, piece)
             self.accelerator.backward(loss)
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or len(piece.row_lengths) == 1:
+            if not is_out_of_memory(error) or not divisible:
                 raise
         else:
             self._progress.count(piece, outcome.rows)

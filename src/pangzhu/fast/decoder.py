@@ -86,10 +86,9 @@ class FastDecoder:
         everyone = self._asking(stream, None, (cos, sin))
         prunes = self._techniques.pruning
         some = self._asking(stream, stream.places, (cos, sin)) if prunes else everyone
-        rooms = self._rooms()
-        for layer, room in zip(model.layers[:-1], rooms[:-1], strict=True):
-            x = self._layer(layer, x, keys=(cos, sin), asking=everyone, room=room)
-        x = self._layer(model.layers[-1], x, keys=(cos, sin), asking=some, room=rooms[-1])
+        last = len(model.layers) - 1
+        for number, (layer, room) in enumerate(zip(model.layers, self._rooms(), strict=True)):
+            x = self._layer(layer, x, keys=(cos, sin), asking=some if number == last else everyone, room=room)
         return self._workspace.guard(self._norm(model.norm, x if prunes else x[stream.places]))
 
     def _rooms(self) -> list[Room]:
