@@ -10,6 +10,7 @@ import torch
 from pangzhu.config import GenerationOptions
 from pangzhu.data.conversation import Conversation
 from pangzhu.drift import MOST_TOKENS, measure_drift
+from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.fast.path import PLACES_A_CHUNK, FastPath
 from tests.conftest import conversation
@@ -70,6 +71,19 @@ def test_agreement_and_divergence_are_those_of_every_logit(engine: TransformersE
     assert found.kl.low <= found.kl.value <= found.kl.high
 
 
+def test_the_place_that_predicts_the_end_of_an_answer_counts_too(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Answer("abc", tuple(engine.tokenizer("abc")["input_ids"]), ended=True)
+    monkeypatch.setattr(engine, "generate", lambda *_: given)
+    monkeypatch.setattr(engine, "generate_many", lambda prompts, *_: enumerate([given] * len(prompts)))
+    found = measure_drift(engine, GENERAL)[0]
+    num_tokens, agreement, divergence = by_hand(engine, "english", GENERAL)
+    assert found.num_tokens == num_tokens == 4 * len(GENERAL)
+    assert found.agreement.value == pytest.approx(agreement)
+    assert found.kl.value == pytest.approx(divergence, rel=1e-3)
+
+
 def test_the_budget_of_a_pass_and_the_size_of_a_chunk_change_nothing(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +137,27 @@ def test_an_adapter_with_a_system_text_of_its_own_is_measured_under_it(trained: 
     plain_drift, kind_drift = measure_drift(trained.engine(str(trained.english), str(kind)), GENERAL)
     assert [plain_drift.model, kind_drift.model] == ["english", "kind"]
     assert kind_drift.kl.value != pytest.approx(plain_drift.kl.value, rel=1e-3)
+
+
+def test_no_more_questions_are_asked_than_the_bound_and_free_ones_first(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    generate_many = engine.generate_many
+
+    def watched(prompts: Sequence[Sequence[int]], name: str, options: GenerationOptions) -> object:
+        asked.extend(str(engine.tokenizer.decode(prompt)) for prompt in prompts)
+        return generate_many(prompts, name, options)
+
+    monkeypatch.setattr(engine, "generate_many", watched)
+    monkeypatch.setattr("pangzhu.drift.MOST_ROWS", 3)
+    lettered = [conversation(f"{number}?", "A", kind="general", choices="A,B") for number in range(3)]
+    assert {drift.num_rows for drift in measure_drift(engine, [*lettered, *GENERAL[:2]])} == {3}
+    assert [next(text for text in ("Hello!", "Name a colour.", "0?") if text in prompt) for prompt in asked] == [
+        "Hello!",
+        "Name a colour.",
+        "0?",
+    ]
 
 
 def test_only_general_questions_are_asked_and_only_of_adapters(

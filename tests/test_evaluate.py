@@ -1,6 +1,7 @@
 """Loss and exact recall: the loss is the cross entropy, and exact is what greedy decoding would write."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -332,6 +333,8 @@ def test_choices_formats_and_drift_are_measured_for_every_adapter(
         assert [(share["model"], share["kind"], share["num_rows"]) for share in found[part]] == [
             (name, "general", 1) for name in (BASE, "law", "tax")
         ]
+    free = [(part["kind"], part["num_rows"]) for part in found["measured"] if part["model"] == "law"]
+    assert free == [("taught", 4), ("general", 1)]  # a row with choices is asked which, not for its loss
     assert [(drift["model"], drift["num_rows"]) for drift in found["drift"]] == [("law", 2), ("tax", 2)]
     assert all(0 <= drift["agreement"]["value"] <= 1 and drift["kl"]["value"] > 0 for drift in found["drift"])
     shown = command(*words, "--skip_drift")
@@ -348,12 +351,15 @@ def test_what_falls_short_ends_with_8_after_the_figures_are_shown_and_written(
     words = ["eval", "--adapter", f"law={trained.english}", "--dataset_path", str(file), "--precision", "float32"]
     words += ["--skip_drift", "--output_dir", str(tmp_path / "out"), "--max_new_tokens", "8"]
     assert command(*words, "--fail_under", "1.0").exit_code == 0
-    failed = command(*words, "--fail_under", "taught=1", "--fail_under", "general=0.5")
+    failed = command(*words, "--fail_under", "taught=1", "--fail_under", "general=1")
     assert failed.exit_code == 8
-    assert "law, general: 0 of 2 (0.0%), not 50.0%" in failed.err
+    assert re.search(r"law, general: [01] of 2 \((0|50)\.0%\), not 100\.0%", failed.err)  # the list is never written
     assert "4/4" in failed.out
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
-    assert written["shortfalls"] == [{"model": "law", "kind": "general", "share": 0.0, "required": 0.5}]
+    (shortfall,) = written["shortfalls"]
+    assert (shortfall["model"], shortfall["kind"], shortfall["required"]) == ("law", "general", 1.0)
+    letter = next(share for share in written["choices"] if share["model"] == "law")
+    assert shortfall["share"] == letter["num_right"] / 2
     assert command(*words, "--fail_under", "reworded=0.5").exit_code == 2
 
 
@@ -384,3 +390,15 @@ def test_every_figure_stands_whole_in_tables_of_eighty_columns(language: str) ->
     cells = {piece.strip() for line in lines for piece in line.split("│")}
     assert {"48/68", "60/68", "71% [59–80]", "38/100", "38% [29–48]", "-2 [-5,1]"} <= cells
     assert {"2345", "91.5% [89.0–94.0]", "0.123 [0.100–0.150]"} <= cells
+
+
+def test_a_file_of_choices_alone_has_no_loss_and_its_bar_is_the_choices(
+    config: Callable[..., CompareConfig], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.evaluate.forward_rows", lambda *_: pytest.fail("a second pass"))
+    choices = [{**row, "choices": list(ENGLISH), "kind": "taught"} for row in rows_of(ENGLISH)]
+    found = evaluate(config(write_rows(tmp_path / "rows.jsonl", choices), fail_under=("1.0",)))
+    assert found.measured == ()
+    assert [(share.model, share.num_rows) for share in found.choices] == [(BASE, 4), ("law", 4)]
+    assert (found.choices[1].num_right, found.exit_code) == (4, 0)
+    assert "Multiple choice" in printed(found.render(), 80)

@@ -20,7 +20,7 @@ from pangzhu.engines.transformers import BASE
 from pangzhu.intervals import Estimate, bootstrap_mean
 from pangzhu.messages import say
 from pangzhu.plan import MAX_TOKEN_BUDGET
-from pangzhu.questions import GENERAL, kind_of
+from pangzhu.questions import GENERAL, choices_of, kind_of
 from pangzhu.step import predict_rows, split_rows
 from pangzhu.tokenization import IGNORED, TokenizedExample
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pangzhu.engines.transformers import TransformersEngine
     from pangzhu.fast.path import FastPath, Predictions
 
+MOST_ROWS = 100
 MOST_TOKENS = 64  # of one answer of the base
 Prompts = tuple[tuple[int, ...], ...]
 
@@ -81,8 +82,10 @@ class _Sums:
 
 
 def measure_drift(engine: "TransformersEngine", rows: "Sequence[Conversation]") -> list[Drift]:
-    """Every adapter against the base, on the rows of kind `general`; nothing where there are none, or no adapter."""
-    asked = [row for row in rows if kind_of(row) == GENERAL]
+    """Every adapter against the base, on `MOST_ROWS` rows of kind `general` at the most, those first whose answers are free;
+    nothing where there are none, or no adapter."""
+    general = [row for row in rows if kind_of(row) == GENERAL]
+    asked = sorted(general, key=lambda row: bool(choices_of(row)))[:MOST_ROWS]  # a letter is a single token
     if not asked:
         return []
     by_prompts: dict[Prompts, list[str]] = defaultdict(list)

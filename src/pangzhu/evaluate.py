@@ -4,8 +4,8 @@ One teacher-forced pass over a row gives its loss and tells whether greedy decod
 where every learned token is the argmax by a margin, no where some token is not. Near ties are generated. Exact means
 token by token; `pangzhu.compare`, which generates everything, forgives white space and punctuation.
 
-Rows that give choices are also asked which choice is the most probable (`pangzhu.choices`), rows that ask for a format
-whether the generated answer keeps it, and on general questions it is measured how far an adapter moves from the base
+Rows that give choices are asked which choice is the most probable instead (`pangzhu.choices`). Of rows that ask for a format it
+is also asked whether the generated answer keeps it, and on general questions how far an adapter moves from the base
 (`pangzhu.drift`).
 
 Left to others: the forward pass (`pangzhu.step`), answers side by side (`pangzhu.compare`).
@@ -31,7 +31,7 @@ from pangzhu.intervals import Estimate, Share, shares_of, shown_share
 from pangzhu.measures import keeps_format
 from pangzhu.messages import say, text
 from pangzhu.plan import MAX_TOKEN_BUDGET
-from pangzhu.questions import GENERAL, fact_of, format_of, kind_of
+from pangzhu.questions import GENERAL, choices_of, fact_of, format_of, kind_of
 from pangzhu.step import RowOutcome, forward_rows, split_rows
 from pangzhu.tables import counted, figures_table, shares_table
 from pangzhu.tokenization import IGNORED, Labeller, TokenizedExample, tokenize
@@ -91,7 +91,7 @@ class Evaluation:
 
     Args:
         base_name: how the base was named.
-        measured: loss and exact recall.
+        measured: loss and exact recall, on the rows that give no choices.
         choices: multiple choice by log-probability, on the rows that give choices.
         formats: generated answers that keep the format their row asks for.
         drifts: each adapter against the base, on general questions.
@@ -125,7 +125,7 @@ class Evaluation:
         """The figures as tables, one for each thing that was measured."""
         from rich.console import Group
 
-        tables = [self._measured_table()]
+        tables = [self._measured_table()] if self.measured else []
         if self.choices:
             tables.append(shares_table(text("evaluate.choices"), text("compare.right"), self.choices))
         if self.formats:
@@ -161,12 +161,14 @@ def evaluate(config: CompareConfig) -> Evaluation:
         format_of(row)
     bound_kernel_caches(len(rows))  # rows of many lengths meet in one micro-batch
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
-    measured = tuple(part for name in engine.names for part in measure(engine, name, rows))
-    shares = (part.share for part in measured)
+    free = [row for row in rows if not choices_of(row)]
+    measured = tuple(part for name in engine.names for part in measure(engine, name, free)) if free else ()
+    choices = tuple(measure_choices(engine, rows))
+    shares = _together([*(part.share for part in measured), *choices])
     evaluation = Evaluation(
         engine.base_name,
         measured,
-        choices=tuple(measure_choices(engine, rows)),
+        choices=choices,
         formats=tuple(measure_formats(engine, rows, GenerationOptions(max_new_tokens=config.max_new_tokens))),
         drifts=() if config.skip_drift else tuple(measure_drift(engine, rows)),
         shortfalls=gate.find_shortfalls(config.thresholds, shares, base=BASE),
@@ -209,6 +211,15 @@ def measure_formats(
         kept[name] = [keeps_format(answers[number].text, wanted) for number, (_, wanted) in enumerate(asked)]
     kinds, facts = ([of(row) for row, _ in asked] for of in (kind_of, fact_of))
     return shares_of(kept, base=BASE, kinds=kinds, groups=facts)
+
+
+def _together(shares: Sequence[Share]) -> list[Share]:
+    """One share for each model and kind: exact answers and right choices of all its rows."""
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for share in shares:
+        num_right, num_rows = counts.get((share.model, share.kind), (0, 0))
+        counts[share.model, share.kind] = (num_right + share.num_right, num_rows + share.num_rows)
+    return [Share(model, kind, *count) for (model, kind), count in counts.items()]
 
 
 def _line(row: Measured) -> tuple[str, ...]:
