@@ -9,6 +9,7 @@ from pathlib import Path
 _IN_REPOSITORY = {
     "law_data.json": "第18_19周",
     "law_eval.json": "第18_19周",
+    "law_replay.json": "第18_19周",
     "instruct_tiny.jsonl": "data/raw",
 }
 
