@@ -144,7 +144,7 @@ def _measure(point: Point) -> dict[str, Any]:
 def _rows(point: Point, num_rows: int) -> Path:
     """Rows of the point's length, of which the last `share` is learned."""
     folder = cache_root() / "benchmarks" / "rows"
-    workload = Workload(f"length-{point.length}-{Path(point.model).name.partition(':')[2]}", lambda _: point.length)
+    workload = Workload(f"length-{point.length}", lambda _: point.length)
     drawn = write_rows(workload, point.model, folder, num_rows=num_rows)
     rows = [json.loads(line) for line in drawn.read_text(encoding="utf-8").splitlines()]
     for row in rows:

@@ -47,7 +47,7 @@ def write_rows(workload: Workload, model_name: str, folder: Path, *, num_rows: i
     """The workload's first rows as a file, the same bytes each time."""
     base = prepare_base(TrainConfig(model_name_or_path=model_name, output_dir=folder))
     rows = _law_rows(base, folder) if workload.length is None else _drawn_rows(base, workload.length, num_rows)
-    file = folder / f"{workload.name}-{num_rows}.jsonl"
+    file = folder / base.source.folder.name / f"{workload.name}-{num_rows}.jsonl"  # ids are a tokenizer's own
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({"input_ids": row.input_ids, "labels": row.labels}) for row in rows[:num_rows])
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -153,13 +153,22 @@ def test_every_fact_has_one_dev_and_one_test_wording() -> None:
 
 
 def test_untaught_facts_are_never_taught() -> None:
-    untaught = by_fact(evaluation("untaught"))
-    assert len(untaught) == len(evaluation("untaught")) == 20
-    assert {row.split for row in evaluation("untaught")} == {"test"}
-    assert all(fact.startswith("untaught-") for fact in untaught)
+    untaught = evaluation("untaught")
+    assert all(row.fact.startswith("untaught-") for row in untaught)
     taught_articles = {(row.law, article) for row in taught() for article in row.articles}
-    assert not [r.fact for r in evaluation("untaught") for a in r.articles if (r.law, a) in taught_articles]
-    assert not {row.answer for row in taught()} & {row.answer for row in evaluation("untaught")}
+    assert not [r.fact for r in untaught for a in r.articles if (r.law, a) in taught_articles]
+    assert not {row.answer for row in taught()} & {row.answer for row in untaught}
+
+
+def test_recipes_are_chosen_on_other_untaught_facts_than_are_reported() -> None:
+    untaught = evaluation("untaught")
+    assert Counter(row.split for row in untaught) == {"dev": 20, "test": 20}
+    assert len(by_fact(untaught)) == len({row.answer for row in untaught}) == len(untaught)
+    splits: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for row in untaught:
+        for article in row.articles:
+            splits[row.law, article].add(row.split)
+    assert [source for source, found in splits.items() if len(found) != 1] == []
 
 
 def test_no_evaluation_question_was_trained() -> None:

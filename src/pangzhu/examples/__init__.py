@@ -1,7 +1,8 @@
-"""The packaged examples: instructions of the course and the law lesson's data.
+"""The packaged examples: instructions of the course, the law lesson's data, and general prompts.
 
-The files stand once in the repository (`第18_19周/`, `data/raw/`), where learners edit them; a wheel carries copies beside
-this module. `example` finds either.
+Those that learners edit stand once in the repository, in the course (`第18_19周/`, `data/raw/`); a wheel carries copies beside
+this module. The prompts that measure how far an adapter moves from its base (`general_prompts.jsonl`) stand here. `example`
+finds all of them.
 """
 
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 _IN_REPOSITORY = {
     "law_data.json": "第18_19周",
     "law_eval.json": "第18_19周",
+    "law_replay.json": "第18_19周",
     "instruct_tiny.jsonl": "data/raw",
 }
 
