@@ -9,9 +9,10 @@ import torch
 
 from pangzhu.config import GenerationOptions
 from pangzhu.data.conversation import Conversation
-from pangzhu.drift import MOST_TOKENS, measure_drift
+from pangzhu.drift import ANSWERS, measure_drift
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.errors import DataError
 from pangzhu.fast.path import PLACES_A_CHUNK, FastPath
 from tests.conftest import conversation
 from tests.use_helpers import Trained, with_system
@@ -45,7 +46,7 @@ def by_hand(engine: TransformersEngine, name: str, rows: Sequence[Conversation])
     agreeing, divergences = [], []
     for row in rows:
         prompt = engine.prompt(row.prompt, BASE)
-        answer = engine.generate(prompt, BASE, GenerationOptions(max_new_tokens=MOST_TOKENS))
+        answer = engine.generate(prompt, BASE, ANSWERS)
         ids = torch.tensor([[*prompt, *answer.token_ids]])
         end = ids.shape[1] if answer.ended else -1  # where it ended, the place that predicts the end counts too
         log_p = {}
@@ -109,7 +110,7 @@ def test_no_more_logits_are_held_than_a_chunk_and_no_answer_is_longer_than_its_b
     found = measure_drift(engine, GENERAL)
     assert max(places) <= PLACES_A_CHUNK
     assert sum(places) == 2 * sum(drift.num_tokens for drift in found)
-    assert found[0].num_tokens <= MOST_TOKENS * len(GENERAL)
+    assert found[0].num_tokens <= ANSWERS.max_new_tokens * len(GENERAL)
 
 
 def test_the_base_answers_once_for_all_adapters(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,3 +168,12 @@ def test_only_general_questions_are_asked_and_only_of_adapters(
         monkeypatch.setattr(asked, "generate_many", lambda *_: pytest.fail("generated"))
     assert measure_drift(engine, [conversation("one?", "answer 11.", kind="taught")]) == []
     assert measure_drift(plain, GENERAL) == []
+
+
+def test_a_question_that_leaves_no_room_for_its_answer_is_refused_with_its_line(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "context_length", 100)
+    with pytest.raises(DataError) as refused:
+        measure_drift(engine, [conversation("long " * 20, kind="general", line=7)])
+    assert refused.value.where == "rows.jsonl:7"

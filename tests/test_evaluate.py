@@ -16,7 +16,7 @@ from pangzhu.data.findings import BadRowsError
 from pangzhu.drift import Drift
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, TransformersEngine
-from pangzhu.errors import DataError
+from pangzhu.errors import DataError, UsageError
 from pangzhu.evaluate import Evaluation, Measured, evaluate, measure, measure_formats
 from pangzhu.intervals import Estimate, Share
 from pangzhu.messages import listening, set_language
@@ -268,7 +268,8 @@ def test_a_row_without_an_answer_is_refused_with_its_line_before_any_model_is_lo
     file = write_rows(tmp_path / "rows.jsonl", [*rows_of(ENGLISH), {"instruction": "five?"}])
     with pytest.raises(BadRowsError) as refused:
         evaluate(config(file))
-    assert f"{file}:5 output" in str(refused.value)
+    assert f"{file}:5" in str(refused.value)
+    assert "no answer" in str(refused.value)
 
 
 def test_a_row_longer_than_the_context_is_refused_with_its_line(
@@ -402,3 +403,27 @@ def test_a_file_of_choices_alone_has_no_loss_and_its_bar_is_the_choices(
     assert [(share.model, share.num_rows) for share in found.choices] == [(BASE, 4), ("law", 4)]
     assert (found.choices[1].num_right, found.exit_code) == (4, 0)
     assert "Multiple choice" in printed(found.render(), 80)
+
+
+def test_general_questions_may_go_without_an_answer_where_drift_is_measured(
+    config: Callable[..., CompareConfig], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"instruction": "Hello!", "kind": "general"}])
+    found = evaluate(config(file))
+    assert (found.measured, found.choices, [drift.num_rows for drift in found.drifts]) == ((), (), [1])
+    assert "Drift" in printed(found.render(), 80)
+    monkeypatch.setattr("pangzhu.evaluate.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    for more in ({"skip_drift": True}, {"adapter": ()}):
+        with pytest.raises(BadRowsError, match=r"rows\.jsonl:1"):
+            evaluate(config(file, **more))
+    with pytest.raises(UsageError):
+        evaluate(config(file, fail_under=("general=0.5",)))
+
+
+def test_a_question_that_leaves_no_room_for_its_answer_is_refused_with_its_line(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "context_length", 100)
+    with pytest.raises(DataError) as refused:
+        measure_formats(engine, [conversation("long " * 20, "{}", format="json", line=7)], GREEDY)
+    assert refused.value.where == "rows.jsonl:7"

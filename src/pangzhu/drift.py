@@ -1,8 +1,8 @@
 """How far an adapter moves from its base where nothing was taught: on general questions, on the base's own answers.
 
 The base answers each question greedily, once; then both read these answers, and at every token it is asked whether both
-would write the same next one, and how far their distributions lie apart, as KL(base || adapter). No labels are needed, and
-every token counts, so the noise is far smaller than that of right and wrong answers.
+would write the same next one, and how far their distributions lie apart, as KL(base || adapter). No expected answers are
+needed, and every token counts, so the noise is far smaller than that of right and wrong answers.
 
 Logits are made a few places at a time; what is held of a micro-batch is its hidden states alone.
 Left to others: whether what moved is worse (`pangzhu.choices`, `pangzhu.compare`).
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pangzhu.fast.path import FastPath, Predictions
 
 MOST_ROWS = 100
-MOST_TOKENS = 64  # of one answer of the base
+ANSWERS = GenerationOptions(max_new_tokens=64)  # of the base
 Prompts = tuple[tuple[int, ...], ...]
 
 
@@ -91,7 +91,7 @@ def measure_drift(engine: "TransformersEngine", rows: "Sequence[Conversation]") 
     by_prompts: dict[Prompts, list[str]] = defaultdict(list)
     for name in engine.names:
         if name != BASE:
-            by_prompts[tuple(tuple(engine.prompt(row.prompt, name)) for row in asked)].append(name)
+            by_prompts[tuple(tuple(engine.fitting_prompt(row, name, ANSWERS)) for row in asked)].append(name)
     drifts: dict[str, Drift] = {}
     for prompts, names in by_prompts.items():
         examples = base_answers(engine, prompts, [row.location for row in asked])
@@ -102,10 +102,9 @@ def measure_drift(engine: "TransformersEngine", rows: "Sequence[Conversation]") 
 def base_answers(
     engine: "TransformersEngine", prompts: Prompts, locations: Sequence[Location]
 ) -> list[TokenizedExample]:
-    """What the base answers, at most `MOST_TOKENS` tokens, as rows whose answers are supervised."""
+    """What the base answers, as rows whose answers are supervised."""
     say("evaluate.drift", num=len(prompts))
-    room = min(MOST_TOKENS, engine.context_length - max(map(len, prompts)))
-    answers = dict(engine.generate_many(prompts, BASE, GenerationOptions(max_new_tokens=room)))
+    answers = dict(engine.generate_many(prompts, BASE, ANSWERS))
     end = engine.contract(BASE).end_of_turn_id
     examples = []
     for number, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):

@@ -23,7 +23,7 @@ from pangzhu.batching import lay_end_to_end
 from pangzhu.choices import check_choices, measure_choices
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
-from pangzhu.data.findings import BadRowsError
+from pangzhu.data.findings import BadRowsError, Finding
 from pangzhu.drift import Drift, measure_drift
 from pangzhu.engines.transformers import BASE, load_engine
 from pangzhu.fast.memory import bound_kernel_caches
@@ -149,21 +149,18 @@ class Evaluation:
 
 
 def evaluate(config: CompareConfig) -> Evaluation:
-    """Measure base and adapters on a file of rows with answers.
+    """Measure base and adapters on a file of rows with answers; general questions may go without, for the drift alone.
 
     Raises:
         PangzhuError: rows, base or adapters cannot be read.
     """
-    rows = load_dataset(config.dataset_path).conversations[: config.max_questions]
-    gate.require_kinds(config.thresholds, map(kind_of, rows))
-    for row in rows:  # before anything is loaded
-        check_choices(row)
-        format_of(row)
+    rows = load_dataset(config.dataset_path, require_answer=False).conversations[: config.max_questions]
+    answered = _check(rows, config)  # before anything is loaded
     bound_kernel_caches(len(rows))  # rows of many lengths meet in one micro-batch
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
-    free = [row for row in rows if not choices_of(row)]
+    free = [row for row in answered if not choices_of(row)]
     measured = tuple(part for name in engine.names for part in measure(engine, name, free)) if free else ()
-    choices = tuple(measure_choices(engine, rows))
+    choices = tuple(measure_choices(engine, answered))
     shares = _together([*(part.share for part in measured), *choices])
     evaluation = Evaluation(
         engine.base_name,
@@ -177,6 +174,28 @@ def evaluate(config: CompareConfig) -> Evaluation:
         say("evaluate.written", file=evaluation.write(config.output_dir))
     gate.report(evaluation.shortfalls)
     return evaluation
+
+
+def _check(rows: "Sequence[Conversation]", config: CompareConfig) -> "list[Conversation]":
+    """The rows with answers.
+
+    Raises:
+        BadRowsError: another row has none.
+        DataError: a row whose choices or format cannot be asked.
+        UsageError: a bar for a kind that has no answers.
+    """
+    drifts = bool(config.adapter) and not config.skip_drift
+    answered = [row for row in rows if row.answer is not None]
+    lacking = [row for row in rows if row.answer is None and not (drifts and kind_of(row) == GENERAL)]
+    if lacking:
+        raise BadRowsError(
+            tuple(Finding("finding.nothing_to_measure", row.location) for row in lacking), num_rows=len(rows)
+        )
+    gate.require_kinds(config.thresholds, map(kind_of, answered))
+    for row in rows:
+        check_choices(row)
+        format_of(row)
+    return answered
 
 
 def measure(engine: "TransformersEngine", name: str, rows: "Sequence[Conversation]") -> list[Measured]:
@@ -207,7 +226,8 @@ def measure_formats(
         return []
     kept: dict[str, list[bool]] = {}
     for name in engine.names:
-        answers = dict(engine.generate_many([engine.prompt(row.prompt, name) for row, _ in asked], name, options))
+        prompts = [engine.fitting_prompt(row, name, options) for row, _ in asked]
+        answers = dict(engine.generate_many(prompts, name, options))
         kept[name] = [keeps_format(answers[number].text, wanted) for number, (_, wanted) in enumerate(asked)]
     kinds, facts = ([of(row) for row, _ in asked] for of in (kind_of, fact_of))
     return shares_of(kept, base=BASE, kinds=kinds, groups=facts)

@@ -24,7 +24,6 @@ from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, load_engine
-from pangzhu.errors import DataError
 from pangzhu.messages import say
 from pangzhu.questions import choices_of, format_of, kind_of
 
@@ -76,21 +75,12 @@ def ask(
     tell = on_answer or _say_answered
     asked = tuple(names or engine.names)
     for name in asked:
-        prompts = [_prompt(engine, question, name, options) for question in questions]
+        prompts = [engine.fitting_prompt(question, name, options) for question in questions]
         for done, (index, answer) in enumerate(engine.generate_many(prompts, name, options), start=1):
             answers[index][name] = answer
             tell(name, done, len(questions))
     rows = (_compared(question, given) for question, given in zip(questions, answers, strict=True))
     return Comparison(asked, engine.base_name, tuple(rows))
-
-
-def _prompt(engine: "TransformersEngine", question: "Conversation", name: str, options: GenerationOptions) -> list[int]:
-    """The question's ids, which with the longest answer fit into the model's context."""
-    ids = engine.prompt(question.prompt, name)
-    room = engine.context_length - options.max_new_tokens
-    if len(ids) > room:
-        raise DataError("error.compare.too_long", where=str(question.location), tokens=len(ids), room=max(0, room))
-    return ids
 
 
 def _compared(question: "Conversation", answers: dict[str, Answer]) -> ComparedRow:

@@ -119,6 +119,8 @@ MESSAGES = {
     "error.questions.no_such_format.fix": "Write one of these into `format`, or call the field something else: {known}.",
     "error.questions.no_such_choice": "The row's answer “{answer}” and its choices do not fit together: {choices}.",
     "error.questions.no_such_choice.fix": "Give two or more different choices without commas, one of them the answer.",
+    "finding.nothing_to_measure": "there is no answer to measure against",
+    "finding.nothing_to_measure.fix": "give one; only questions of kind general may go without, where an adapter's drift is measured",
     "gate.shortfall": "{model}, {kind}: {num} of {total} ({percent:.1f}%), not {required:.1f}%",
     "gate.fault": "{fault}",
     "error.gate.fell_short": "Fewer right answers than --fail_under asks for:{shortfalls}",

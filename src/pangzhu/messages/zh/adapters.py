@@ -115,6 +115,8 @@ MESSAGES = {
     "error.questions.no_such_format.fix": "`format` 只能写以下之一，否则请给这个字段换个名称：{known}。",
     "error.questions.no_such_choice": "这一行的答案“{answer}”与选项不相符：{choices}。",
     "error.questions.no_such_choice.fix": "给出两个以上互不相同、不含逗号的选项，其中一个就是答案。",
+    "finding.nothing_to_measure": "没有可以对照的答案",
+    "finding.nothing_to_measure.fix": "写上答案；只有在测量适配器的偏离时，general 类的问题才可以没有答案",
     "gate.shortfall": "{model}，{kind}：{total} 题答对 {num} 题（{percent:.1f}%），未达到 {required:.1f}%",
     "gate.fault": "{fault}",
     "error.gate.fell_short": "答对的比例低于 --fail_under 的要求：{shortfalls}",
