@@ -10,11 +10,11 @@ Left to others: what a model writes when it is free to write (`pangzhu.compare`)
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pangzhu.batching import MicroBatch, lay_end_to_end
+from pangzhu.batching import lay_end_to_end
 from pangzhu.data.conversation import Turn
 from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import BASE
@@ -26,9 +26,11 @@ from pangzhu.step import predict_rows, split_rows
 from pangzhu.tokenization import IGNORED, Labeller, TokenizedExample, tokenize
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pangzhu.data.conversation import Conversation
     from pangzhu.engines.transformers import TransformersEngine
-    from pangzhu.fast.path import FastPath
+    from pangzhu.fast.path import Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,18 @@ def choice_log_probs(engine: "TransformersEngine", name: str, rows: "Sequence[Co
     from pangzhu.fast.techniques import Techniques
 
     spellings = spell_choices(engine, name, rows)
-    found = [[0.0] * len(choices_of(row)) for row in rows]
     fast = FastPath(engine.model, Techniques(), longest=max(len(it.example.input_ids) for it in spellings))
     batch = lay_end_to_end([(number, spelling.example) for number, spelling in enumerate(spellings)])
+    order: list[Spelling] = []
+    hidden: list[Tensor] = []
     with engine.using(name) as model, torch.no_grad():
         for piece in split_rows(batch, MAX_TOKEN_BUDGET, fast):
-            asked = [spellings[number] for number in piece.row_indices]
-            for spelling, log_probs in zip(asked, _log_probs(piece.to(model.device), asked, fast), strict=True):
-                for choice, value in zip(spelling.choices, log_probs, strict=True):
-                    found[spelling.question][choice] = value
-    return found
+            order += [spellings[number] for number in piece.row_indices]
+            hidden.append(_row_after_row(predict_rows(piece.to(model.device), fast)))
+        wanted = _padded([tokens for spelling in order for tokens in spelling.wanted])
+        states = torch.cat(hidden)  # few places a micro-batch: the head is read once for many of them
+        by_place = fast.log_probs(states, torch.tensor(wanted, device=states.device)).tolist()
+    return _by_question(rows, order, by_place)
 
 
 def spell_choices(engine: "TransformersEngine", name: str, rows: "Sequence[Conversation]") -> list[Spelling]:
@@ -144,16 +148,27 @@ def _spelling(question: int, stem: tuple[int, ...], chosen: Sequence[tuple[int, 
     return Spelling(question, tuple(choice for choice, _ in chosen), stem, last, without_end)
 
 
-def _log_probs(piece: MicroBatch, asked: Sequence[Spelling], fast: "FastPath") -> Iterator[list[float]]:
-    """For each row of a micro-batch the log-probability of its choices."""
+def _row_after_row(found: "Predictions") -> "Tensor":
+    """Hidden states in the order of the micro-batch's rows, `(S, H)`."""
     import torch
 
-    found = predict_rows(piece, fast)
-    hidden = found.hidden[torch.argsort(found.row_numbers, stable=True)]  # row after row
-    places = [tokens for spelling in asked for tokens in spelling.wanted]
+    return found.hidden[torch.argsort(found.row_numbers, stable=True)]
+
+
+def _padded(places: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Lists of one length; what is added is looked up and left unread."""
     width = max(map(len, places))
-    wanted = torch.tensor([[*tokens, *[0] * (width - len(tokens))] for tokens in places], device=hidden.device)
-    by_place = iter(fast.log_probs(hidden, wanted).tolist())
-    for spelling in asked:
-        before = sum(next(by_place)[0] for _ in spelling.stem)
-        yield [before + value for value in next(by_place)[: len(spelling.last)]]
+    return [[*tokens, *[0] * (width - len(tokens))] for tokens in places]
+
+
+def _by_question(
+    rows: "Sequence[Conversation]", order: Sequence[Spelling], by_place: Sequence[list[float]]
+) -> list[list[float]]:
+    """The log-probability of each choice: that of its stem, token by token, and of its last token."""
+    found = [[0.0] * len(choices_of(row)) for row in rows]
+    places = iter(by_place)
+    for spelling in order:
+        before = sum(next(places)[0] for _ in spelling.stem)
+        for choice, value in zip(spelling.choices, next(places), strict=False):
+            found[spelling.question][choice] = before + value
+    return found
