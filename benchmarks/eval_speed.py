@@ -14,13 +14,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.block import Job, matrix_speed
-from benchmarks.work import Work, forward_work
-from benchmarks.workloads import SEED, sentences
+from benchmarks.forward_work import forward_work
+from benchmarks.work import Work
+from benchmarks.workloads import SEED
 from pangzhu.batching import lay_end_to_end
 from pangzhu.choices import choice_log_probs, spell_choices
 from pangzhu.config import ModelOptions
+from pangzhu.data import load_dataset
 from pangzhu.data.conversation import Conversation, Location, Turn
 from pangzhu.engines.transformers import BASE, TransformersEngine, load_engine
+from pangzhu.examples import example
 from pangzhu.fast.memory import bound_kernel_caches
 from pangzhu.fast.path import FastPath
 from pangzhu.fast.techniques import Techniques
@@ -82,7 +85,7 @@ def main() -> None:
 def draw_items(engine: TransformersEngine, num_items: int, *, num_tokens: int) -> list[Conversation]:
     """Questions whose prompts, the template's own tokens included, have about as many tokens as asked for."""
     draw = random.Random(SEED)
-    known = sentences()
+    known = sorted({row.answer or "" for row in load_dataset(example("law_data.json")).conversations})
     question = "\n".join(("", *(f"{letter}. {number}" for number, letter in enumerate(LETTERS))))
     room = num_tokens - len(engine.prompt([Turn("user", question)], BASE))
     items = []

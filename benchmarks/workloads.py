@@ -64,17 +64,17 @@ def _law_rows(base: PreparedBase, folder: Path) -> list[TokenizedExample]:
 def _drawn_rows(base: PreparedBase, length: Callable[[random.Random], float], num_rows: int) -> list[TokenizedExample]:
     draw = random.Random(SEED)
     labeller = Labeller(base.tokenizer, base.contract)
-    known = sentences()
+    sentences = _sentences()
     empty = len(labeller.examples(_row("?", "!", 0))[0].input_ids)  # the template's own tokens
-    return [_row_of_length(base, labeller, known, draw, length(draw) - empty) for _ in range(num_rows)]
+    return [_row_of_length(base, labeller, sentences, draw, length(draw) - empty) for _ in range(num_rows)]
 
 
 def _row_of_length(
-    base: PreparedBase, labeller: Labeller, known: list[str], draw: random.Random, num_tokens: float
+    base: PreparedBase, labeller: Labeller, sentences: list[str], draw: random.Random, num_tokens: float
 ) -> TokenizedExample:
     ids: list[int] = []
     while len(ids) < num_tokens:
-        ids += base.tokenizer.encode(draw.choice(known), add_special_tokens=False)
+        ids += base.tokenizer.encode(draw.choice(sentences), add_special_tokens=False)
     text = [
         base.tokenizer.decode(part)
         for part in (ids[: int(num_tokens) // 2], ids[int(num_tokens) // 2 : int(num_tokens)])
@@ -87,7 +87,6 @@ def _row(question: str, answer: str, number: int) -> Conversation:
     return Conversation((Turn("user", question), Turn("assistant", answer)), Location(Path("workload"), number, number))
 
 
-def sentences() -> list[str]:
-    """Questions and answers of the law example, in one order."""
+def _sentences() -> list[str]:
     rows = json.loads(example("law_data.json").read_text(encoding="utf-8"))
     return sorted({row[field] for row in rows for field in ("instruction", "output")})

@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.work import forward_work, work_of
+from benchmarks.work import work_of
 from benchmarks.workloads import WORKLOADS
-from pangzhu.batching import MicroBatch, lay_end_to_end
-from pangzhu.data.conversation import Location
 from pangzhu.fast.techniques import Techniques
-from pangzhu.tokenization import TokenizedExample
 
 SIZES = {
     "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -49,27 +46,3 @@ def test_the_contestants_leave_out_each_technique_in_turn() -> None:
     left_out = {name for contestant in CONTESTANTS.values() for name in contestant.options.get("without", [])}
     assert left_out == set(Techniques.__slots__)
     assert set(WORKLOADS) == {"short", "mixed", "long", "law"}
-
-
-def batch(*rows: dict[str, list[int]]) -> MicroBatch:
-    examples = [TokenizedExample(tuple(r["input_ids"]), tuple(r["labels"]), Location(Path("r"), 1, 1)) for r in rows]
-    return lay_end_to_end(list(enumerate(examples)))
-
-
-def test_a_forward_pass_is_counted_by_the_formula(model: Path) -> None:
-    """In the last layer every token gives its key and value, and the place that is asked goes on alone."""
-    layer, keys, adapter, adapter_keys = BODY // 3, 2 * 8 * 4, ADAPTER // 3, 8 * 2 * 12
-    asked = row(1, 2, 3, 4, prompt=3)
-    work = forward_work(model, [batch(asked)])
-    attention = 4 * 8 * (2 * (3 * 4 / 2) + 3)
-    assert work.flops == pytest.approx(2 * (3 * (2 * layer + keys) + (layer - keys) + 50 * 8) + attention)
-    with_adapter = forward_work(model, [batch(asked)], rank=8)
-    extra = 2 * (3 * (2 * adapter + adapter_keys) + (adapter - adapter_keys))
-    assert with_adapter.flops - work.flops == pytest.approx(extra)
-
-
-def test_pieces_add_up(model: Path) -> None:
-    one, two = batch(row(1, 2, 3, prompt=2)), batch(row(4, 5, 6, 7, prompt=3))
-    parts = [forward_work(model, [piece]) for piece in (one, two)]
-    assert forward_work(model, [one, two]).flops == pytest.approx(sum(part.flops for part in parts))
-    assert forward_work(model, [one, two]).num_computed == 2 + 3
