@@ -1,8 +1,8 @@
 """The useful work of a forward pass alone in floating-point operations, each counted as often as exact scoring needs it.
 
-The frozen body takes 2 N a token, the adapters 2 P, the head 2 H a place that is asked, attention 2 L^2 D heads layers a row of L
-tokens (half of the square). A prefix that rows share counts once; in the last layer only the places that are asked need more
-than their key and value.
+The frozen body takes 2 N a token, the adapters 2 P, the head 2 H a place that is asked, attention 2 L^2 D heads layers a row of
+L tokens (half of the square). A prefix that rows share counts once; in the last layer only the places that are asked need
+more than their key and value.
 """
 
 import json
