@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from pangzhu.compare import ComparedRow, Comparison, Score, ask, compare, named_choice, normalized, wilson_interval
+from pangzhu.compare import ComparedRow, Comparison, Score, ask, compare
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, TransformersEngine
-from pangzhu.errors import DataError
-from pangzhu.evaluate import kind_name
+from pangzhu.errors import DataError, PangzhuError
 from pangzhu.examples import example
+from pangzhu.intervals import wilson_interval
+from pangzhu.measures import named_choice, rouge_l
 from pangzhu.messages import listening, set_language
+from pangzhu.questions import kind_name
 from tests.conftest import conversation
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
 
@@ -30,7 +32,8 @@ def row(*answers: str, expected: str | None = "right", choices: tuple[str, ...] 
     names = [BASE, *(f"m{number}" for number in range(1, len(answers)))]
     given = {name: Answer(text, (), more.get("ended", True) is True) for name, text in zip(names, answers, strict=True)}
     question, kind = str(more.get("question", "question?")), str(more.get("kind", "all"))
-    return ComparedRow(question, expected, kind, None, given, choices)
+    fact, wanted = more.get("fact"), more.get("format")
+    return ComparedRow(question, expected, kind, fact, given, choices, wanted)  # type: ignore[arg-type]
 
 
 def comparison(*rows: ComparedRow, base_name: str = "some/base") -> Comparison:
@@ -54,62 +57,9 @@ def squeezed(table: str) -> str:
 # --- right or not ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("ＡＢＣ１２３", "ABC123"),
-        ("《民法典》第1260条。", "民法典 第1260条"),
-        ("是，的！", "是,的!"),
-        (" a b\n\tc\u3000d ", "abcd"),
-        ("1,000元", "1000元"),
-        ("① 甲", "1甲"),
-        ("“引”「文」", "引文"),
-    ],
-)
-def test_width_punctuation_and_white_space_are_set_aside(answer: str, expected: str) -> None:
-    assert normalized(answer) == normalized(expected)
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [("1.5倍", "15倍"), ("3-5天", "35天"), ("5%", "5"), ("2021-01-01", "20210101"), ("Yes", "yes"), ("甲", "乙")],
-)
-def test_what_changes_the_meaning_is_kept(answer: str, expected: str) -> None:
-    assert normalized(answer) != normalized(expected)
-
-
 def test_an_answer_of_punctuation_alone_is_not_nothing() -> None:
-    assert normalized("！") == normalized("!") != normalized("")
     assert not row("", expected="！").right(BASE)
-
-
-@pytest.mark.parametrize(
-    ("answer", "choice"),
-    [
-        ("B", "B"),
-        ("B. 15 分钟", "B"),
-        ("答案是Ｃ。", "C"),
-        ("Answer: D", "D"),
-        ("（A）或B", "A"),
-        ("B 北京", "B"),
-        ("C\n因为 A 不对", "C"),
-        ("A：不是 B", "A"),
-        ("A good answer", "A"),
-        ("A good answer is B.", None),
-        ("A 或 B", None),
-        ("B 就是 B", "B"),
-        ("b", None),
-        ("ABCD", None),
-        ("", None),
-        ("E", None),
-    ],
-)
-def test_a_choice_is_named_by_opening_with_it_or_by_naming_no_other(answer: str, choice: str | None) -> None:
-    assert named_choice(answer, ("A", "B", "C", "D")) == choice
-
-
-def test_choices_may_be_words() -> None:
-    assert named_choice("这是不对的", ("对", "不对")) == "不对"
+    assert row("!", expected="！").right(BASE)
 
 
 def test_with_choices_the_choice_decides_and_without_them_the_words() -> None:
@@ -175,22 +125,6 @@ def test_scores_count_each_kind_apart_and_only_known_answers() -> None:
         Score("m1", "untaught", num_rows=2, num_expected=1, num_right=1, num_ended=2),
     ]
     assert found.kinds == ("taught", "untaught")
-
-
-@pytest.mark.parametrize(
-    ("num_right", "num_rows", "low", "high"),
-    [(17, 20, 0.6396, 0.9476), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0), (0, 0, 0.0, 1.0)],
-)
-def test_the_interval_is_wilson_s(num_right: int, num_rows: int, low: float, high: float) -> None:
-    assert wilson_interval(num_right, num_rows) == pytest.approx((low, high), abs=1e-4)
-
-
-@pytest.mark.parametrize("num_rows", [1, 2, 7, 34, 170])
-def test_the_interval_holds_the_share_and_mirrors_it(num_rows: int) -> None:
-    for num_right in range(num_rows + 1):
-        low, high = wilson_interval(num_right, num_rows)
-        assert 0 <= low <= num_right / num_rows <= high <= 1
-        assert wilson_interval(num_rows - num_right, num_rows) == pytest.approx((1 - high, 1 - low), abs=1e-5)
 
 
 def test_a_score_as_json_has_its_interval() -> None:
@@ -271,6 +205,120 @@ def test_progress_is_said_once_a_model_on_a_short_file(engine: TransformersEngin
     assert told.sentences == [f"  {name}: 4 of 4 answered" for name in engine.names]
 
 
+# --- what answers hold -------------------------------------------------------------------------------------------
+
+TENTH, ELEVENTH = "依据《甲法》第十条。", "依据《甲法》第十一条。"
+
+
+def test_likeness_stands_beside_the_floor_of_the_same_rows() -> None:
+    found = comparison(
+        row("丙丁", "甲乙。", expected="甲乙", kind="taught"),
+        row("", "丙 丁", expected="丙丁", kind="taught"),
+    )
+    base, own = found.detail(BASE, "taught"), found.detail("m1", "taught")
+    assert (base.rouge_l, base.rouge_floor) == (0, 0.5)
+    assert (own.rouge_l, own.rouge_floor) == (1, 0)
+
+
+def test_likeness_is_asked_of_prose_alone() -> None:
+    found = comparison(
+        row("A", expected="A", choices=("A", "B")), row("{}", expected='{"a": 1}'), row("x", expected=None)
+    )
+    detail = found.detail(BASE, "all")
+    assert (detail.rouge_l, detail.rouge_floor, detail.num_citing) == (None, None, 0)
+
+
+def test_articles_are_counted_where_the_expected_answer_names_one() -> None:
+    found = comparison(
+        row(ELEVENTH, "甲法第10条", expected=TENTH), row(TENTH, "", expected=TENTH), row(TENTH, TENTH, expected="无")
+    )
+    counts = [(found.detail(name, "all").num_cited, found.detail(name, "all").num_citing) for name in found.models]
+    assert counts == [(1, 2), (1, 2)]
+
+
+def test_formats_are_counted_where_the_row_asks_for_one() -> None:
+    found = comparison(
+        row("{}", "no", expected=None, format="json"),
+        row("{}", '{"name": "f", "arguments": {}}', expected=None, format="tool_call"),
+        row("{}", "{}", expected=None),
+    )
+    counts = [(found.detail(name, "all").num_kept, found.detail(name, "all").num_formatted) for name in found.models]
+    assert counts == [(1, 2), (1, 2)]
+
+
+def test_a_gain_is_the_difference_to_the_base_over_facts() -> None:
+    rows = [row("no", "right" if number < 3 else "no", kind="taught", fact=f"f{number // 2}") for number in range(4)]
+    found = comparison(*rows)
+    gain = found.gain("m1", "taught", "right")
+    assert gain is not None
+    assert (gain.num_rows, gain.difference.value) == (4, 0.75)
+    assert (gain.difference.low, gain.difference.high) == (0.5, 1.0)  # of two facts: one wholly right, one half
+    likeness = found.gain("m1", "taught", "rouge_l")
+    assert likeness is not None
+    assert likeness.difference.value == pytest.approx(0.75 * (1 - rouge_l("no", "right")))
+    assert found.gain("m1", "taught", "cites_rightly") is None
+    assert found.gain(BASE, "taught", "right") is None
+
+
+def test_gains_are_those_of_every_adapter_by_every_measure_that_is_asked() -> None:
+    found = comparison(row("x", TENTH, ELEVENTH, expected=TENTH), row("x", "right", "x"))
+    gains = {(gain.model, gain.measure): gain.difference.value for gain in found.gains()}
+    assert {key: value for key, value in gains.items() if key[1] != "rouge_l"} == {
+        ("m1", "right"): 1.0, ("m1", "cites_rightly"): 1.0, ("m2", "right"): 0.0, ("m2", "cites_rightly"): 0.0
+    }  # fmt: skip
+    assert 0 < gains["m2", "rouge_l"] < gains["m1", "rouge_l"] <= 1
+    assert found.as_json()["gains"] == [gain.as_json() for gain in found.gains()]
+
+
+def test_without_the_base_there_is_nothing_to_gain_on() -> None:
+    alone = Comparison(("m1",), "some/base", (row("no", "right"),))
+    assert alone.gains() == []
+    assert "right" in squeezed(printed(alone.render(), 80))
+
+
+def test_each_answer_is_written_with_what_is_asked_of_it() -> None:
+    rows = [
+        row("x", TENTH, expected=TENTH, kind="taught"),
+        row("x", TENTH, expected=ELEVENTH, kind="untaught"),
+        row("x", "{}", expected=None, kind="general", format="json"),
+    ]
+    found = comparison(*rows).as_json()["rows"]
+    assert isinstance(found, list)
+    taught, untaught, general = (entry["answers"]["m1"] for entry in found)
+    assert (taught["cites_rightly"], taught["rouge_l"], "recited" in taught) == (True, 1.0, False)
+    assert (untaught["cites_rightly"], untaught["recited"]) == (False, True)
+    assert untaught["rouge_l"] == pytest.approx(rouge_l("依据甲法第十条", "依据甲法第十一条"))
+    assert general.keys() - {"text", "ended", "right"} == {"keeps_format"}
+
+
+EVERYTHING = [
+    row("x", TENTH, ELEVENTH, expected=TENTH, kind="taught", fact="f1"),
+    row("x", ELEVENTH, "x", expected=ELEVENTH, kind="taught", fact="f2"),
+    row("x", TENTH, "x", expected=ELEVENTH, kind="untaught", fact="f3"),
+    row("x", "x", "x", expected="依据第五条", kind="untaught", fact="f4"),
+    row("{}", "{}", "x", expected='{"a": 1}', kind="general", format="json", fact="f5"),
+    row("A", "B", "A", expected="A", choices=("A", "B"), kind="general", fact="f6"),
+]
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_every_figure_stands_whole_in_a_table_of_eighty_columns(language: str) -> None:
+    set_language(language)  # type: ignore[arg-type]
+    found = comparison(*EVERYTHING)
+    table = printed(found.details_table(), 80)
+    assert max(map(len, table.splitlines())) <= 80
+    cells = {piece.strip() for line in table.splitlines() for piece in line.split("│")}
+    assert {"+100 [100,100]", "+0 [0,0]", "2/2", "0/2", "1/1", "0/1", "1", "0"} <= cells
+    likeness = f"{100 * rouge_l('依据甲法第十一条', '依据甲法第十条'):.0f}"
+    assert f"100 ({likeness})" in cells
+
+
+def test_a_column_that_says_nothing_is_left_out() -> None:
+    table = printed(comparison(row("x", "right", kind="taught"), row("y", "z", kind="taught")).details_table(), 80)
+    assert "ROUGE-L" in table
+    assert not any(heading in table for heading in ("article", "recited", "format"))
+
+
 # --- the stage ---------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +360,12 @@ def test_all_answers_are_written_where_a_folder_is_named(config: Callable[..., C
     assert str(written) in str(told)
     rows = [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()]
     assert rows == found.as_json()["rows"]
-    assert rows[0]["answers"]["english"] == {"text": ENGLISH[0], "ended": True, "right": True}
+    assert rows[0]["answers"]["english"] == {
+        "text": ENGLISH[0],
+        "ended": True,
+        "right": True,
+        "rouge_l": 1.0,
+    }
     assert (rows[0]["question"], rows[0]["expected"], rows[0]["kind"]) == ("one?", ENGLISH[0], "taught")
 
 
@@ -396,7 +449,7 @@ def test_nothing_a_model_or_a_file_says_is_taken_for_markup(width: int) -> None:
     found = comparison(row(MARKUP, MARKUP, MARKUP, question=MARKUP, kind="[bold]", expected=MARKUP), base_name="[/x]")
     table = squeezed(printed(found.render(), width))
     assert [table.count(piece) for piece in ("[red]", "[/red]", "[/]", ":smile:", "[link=x]")] == [4] * 5
-    assert table.count("[bold]") == 2
+    assert table.count("[bold]") == 3  # before the question, and in both tables of figures
 
 
 def test_a_score_without_an_expected_answer_is_a_dash() -> None:
@@ -442,3 +495,45 @@ def test_every_choice_of_the_general_questions_can_be_told_from_the_others() -> 
         choices = tuple(str(question.field("choices")).split(","))
         assert question.answer in choices
         assert [named_choice(f"答案是{choice}。", choices) for choice in choices] == list(choices)
+
+
+# --- the bar -----------------------------------------------------------------------------------------------------
+
+MIXED = [*rows_of(ENGLISH, kind="taught"), {"instruction": "five?", "output": "answer 55.", "kind": "reworded"}]
+
+
+def test_what_falls_short_ends_with_8_after_the_figures_are_shown_and_written(
+    trained: Trained, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    words = [
+        "compare",
+        "--adapter",
+        f"law={trained.english}",
+        "--dataset_path",
+        str(write_rows(tmp_path / "q.jsonl", MIXED)),
+    ]
+    words += ["--precision", "float32", "--max_new_tokens", "24", "--output_dir", str(tmp_path / "out")]
+    passed = command(*words, "--fail_under", "1.0")
+    assert passed.exit_code == 0
+    assert "fail_under" not in passed.err
+    failed = command(*words, "--fail_under", "taught=1.0", "--fail_under", "reworded=0.8")
+    assert failed.exit_code == 8
+    assert "law, re-worded: 0 of 1 (0.0%), not 80.0%" in failed.err
+    assert "law, taught" not in failed.err
+    assert "4/4" in failed.out
+    assert (tmp_path / "out" / "answers.jsonl").exists()
+    found = json.loads(command(*words, "--fail_under", "reworded=0.8", "--json").out)
+    assert found["ok"] is False
+    assert found["shortfalls"] == [{"model": "law", "kind": "reworded", "share": 0.0, "required": 0.8}]
+
+
+@pytest.mark.parametrize("fault", ["bar", "format"])
+def test_a_bar_for_no_question_and_an_unknown_format_are_refused_before_any_model_is_loaded(
+    fault: str, config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.compare.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    rows = rows_of(ENGLISH, kind="taught", **({"format": "jsn"} if fault == "format" else {}))
+    bars = ("taugt=0.5",) if fault == "bar" else ()
+    with pytest.raises(PangzhuError) as refused:
+        compare(config(write_rows(tmp_path / "q.jsonl", rows), fail_under=bars))
+    assert ("taught" if fault == "bar" else "json") in str(refused.value)

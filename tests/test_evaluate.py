@@ -1,6 +1,7 @@
 """Loss and exact recall: the loss is the cross entropy, and exact is what greedy decoding would write."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,9 +13,14 @@ from pangzhu.compare import ask
 from pangzhu.config import CompareConfig
 from pangzhu.data.conversation import Conversation, Turn
 from pangzhu.data.findings import BadRowsError
+from pangzhu.drift import Drift
+from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, TransformersEngine
-from pangzhu.evaluate import Evaluation, Measured, evaluate, kind_of, measure
+from pangzhu.errors import DataError, UsageError
+from pangzhu.evaluate import Evaluation, Measured, evaluate, measure, measure_formats
+from pangzhu.intervals import Estimate, Share
 from pangzhu.messages import listening, set_language
+from pangzhu.questions import kind_of
 from tests.conftest import conversation
 from tests.test_compare import printed, squeezed
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Outcome, Told, Trained, rows_of, write_rows
@@ -156,6 +162,67 @@ def test_kinds_are_measured_apart_in_the_order_of_the_file(engine: TransformersE
     assert measured[1].loss == pytest.approx(whole.loss, rel=1e-5)
 
 
+def test_rows_keep_their_kind_however_they_are_packed(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The longest rows are packed first, so pieces hold the rows in another order than the file."""
+    long = [conversation("x" * (7 * number), "no", kind="untaught") for number in range(1, 6)]
+    mixed = [
+        row
+        for pair in zip(long, [*rows(ENGLISH, kind="taught"), conversation("?", "!", kind="taught")], strict=True)
+        for row in pair
+    ]
+    whole = measure(engine, "english", mixed)
+    monkeypatch.setattr("pangzhu.evaluate.MAX_TOKEN_BUDGET", 90)
+    for split, once in zip(measure(engine, "english", mixed), whole, strict=True):
+        assert (split.kind, split.num_rows, split.num_exact, split.num_ended) == (
+            once.kind,
+            once.num_rows,
+            once.num_exact,
+            once.num_ended,
+        )
+        assert split.loss == pytest.approx(once.loss, rel=1e-4)
+    assert [part.num_exact for part in whole] == [0, 4]
+
+
+def test_an_answer_ends_where_its_end_token_is_the_most_probable_one(engine: TransformersEngine) -> None:
+    ended = []
+    for row in MIXED:
+        prompt = engine.prompt(row.prompt, "english")
+        answer = engine.tokenizer(row.answer)["input_ids"]
+        with engine.using("english") as model, torch.inference_mode():
+            logits = model(input_ids=torch.tensor([prompt + answer]), use_cache=False).logits[0, -1]
+        ended.append(int(logits.argmax()) == engine.contract("english").end_of_turn_id)
+    (measured,) = measure(engine, "english", MIXED)
+    assert measured.num_ended == sum(ended)
+    assert 4 <= measured.num_ended < len(MIXED)
+
+
+# --- formats -----------------------------------------------------------------------------------------------------
+
+
+def test_formats_are_asked_of_generated_answers(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {BASE: ("no", "no"), "english": ("{}", '{"name": "f", "arguments": {}}'), "chinese": ("[]", "{}")}
+    asked: list[tuple[str, int]] = []
+
+    def generate_many(prompts: Sequence[object], name: str, _: object) -> list[tuple[int, Answer]]:
+        asked.append((name, len(prompts)))
+        return [(1, Answer(written[name][1], (), True)), (0, Answer(written[name][0], (), True))]
+
+    monkeypatch.setattr(engine, "generate_many", generate_many)
+    formatted = [conversation("a?", "{}", format="json"), conversation("b?", "{}", format="tool_call")]
+    found = measure_formats(engine, [conversation("c?", "d"), *formatted], GREEDY)
+    assert [(share.model, share.num_right, share.num_rows) for share in found] == [
+        (BASE, 0, 2), ("english", 2, 2), ("chinese", 1, 2),
+    ]  # fmt: skip
+    assert asked == [(name, 2) for name in engine.names]
+
+
+def test_without_a_format_nothing_is_generated(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "generate_many", lambda *_: pytest.fail("generated"))
+    assert measure_formats(engine, rows(ENGLISH), GREEDY) == []
+
+
 # --- the stage ---------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +268,8 @@ def test_a_row_without_an_answer_is_refused_with_its_line_before_any_model_is_lo
     file = write_rows(tmp_path / "rows.jsonl", [*rows_of(ENGLISH), {"instruction": "five?"}])
     with pytest.raises(BadRowsError) as refused:
         evaluate(config(file))
-    assert f"{file}:5 output" in str(refused.value)
+    assert f"{file}:5" in str(refused.value)
+    assert "no answer" in str(refused.value)
 
 
 def test_a_row_longer_than_the_context_is_refused_with_its_line(
@@ -224,9 +292,13 @@ def test_the_figures_are_written_where_a_folder_is_named(config: Callable[..., C
 
 def test_the_table_names_kinds_in_the_reader_s_language_and_interprets_nothing() -> None:
     set_language("zh")
-    found = Evaluation("[red]base", (Measured("[b]m", "taught", 3, 0.5, 2, 1), Measured("m", "[x]", 1, 200.0, 0, 0)))
+    found = Evaluation(
+        "[red]base", (Measured("[b]m", "taught", 3, 0.5, 2, 1, 3), Measured("m", "[x]", 1, 200.0, 0, 0, 0))
+    )
     table = squeezed(printed(found.render(), 80))
-    assert all(piece in table for piece in ("[red]base", "[b]m", "教过的", "[x]", "0.5000", "1.65", "2/3", "0/1"))
+    assert all(
+        piece in table for piece in ("[red]base", "[b]m", "教过的", "[x]", "0.5000", "1.65", "2/3", "3/3", "0/1")
+    )
 
 
 def test_eval_on_the_command_line(trained: Trained, tmp_path: Path, command: Callable[..., Outcome]) -> None:
@@ -240,3 +312,118 @@ def test_eval_on_the_command_line(trained: Trained, tmp_path: Path, command: Cal
     ]
     file.write_text('{"instruction": "one?"}\n', encoding="utf-8")
     assert command(*words).exit_code == 3
+
+
+EVERYTHING = [
+    *rows_of(ENGLISH, kind="taught"),
+    {"instruction": "Which?", "output": "B", "kind": "general", "choices": ["A", "B"]},
+    {"instruction": "A list.", "output": "[]", "kind": "general", "format": "json"},
+]
+
+
+def test_choices_formats_and_drift_are_measured_for_every_adapter(
+    trained: Trained, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", EVERYTHING)
+    words = ["eval", "--adapter", f"law={trained.english}", "--adapter", f"tax={trained.chinese}"]
+    words += ["--dataset_path", str(file), "--precision", "float32", "--max_new_tokens", "8"]
+    outcome = command(*words, "--json")
+    found = json.loads(outcome.out)
+    assert "2 general questions" in outcome.err
+    for part in ("choices", "formats"):
+        assert [(share["model"], share["kind"], share["num_rows"]) for share in found[part]] == [
+            (name, "general", 1) for name in (BASE, "law", "tax")
+        ]
+    free = [(part["kind"], part["num_rows"]) for part in found["measured"] if part["model"] == "law"]
+    assert free == [("taught", 4), ("general", 1)]  # a row with choices is asked which, not for its loss
+    assert [(drift["model"], drift["num_rows"]) for drift in found["drift"]] == [("law", 2), ("tax", 2)]
+    assert all(0 <= drift["agreement"]["value"] <= 1 and drift["kl"]["value"] > 0 for drift in found["drift"])
+    shown = command(*words, "--skip_drift")
+    assert shown.exit_code == 0
+    assert "Multiple choice" in shown.out
+    assert "Drift" not in shown.out
+    assert json.loads(command(*words, "--skip_drift", "--json").out)["drift"] == []
+
+
+def test_what_falls_short_ends_with_8_after_the_figures_are_shown_and_written(
+    trained: Trained, tmp_path: Path, command: Callable[..., Outcome]
+) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", EVERYTHING)
+    words = ["eval", "--adapter", f"law={trained.english}", "--dataset_path", str(file), "--precision", "float32"]
+    words += ["--skip_drift", "--output_dir", str(tmp_path / "out"), "--max_new_tokens", "8"]
+    assert command(*words, "--fail_under", "1.0").exit_code == 0
+    failed = command(*words, "--fail_under", "taught=1", "--fail_under", "general=1")
+    assert failed.exit_code == 8
+    assert re.search(r"law, general: [01] of 2 \((0|50)\.0%\), not 100\.0%", failed.err)  # the list is never written
+    assert "4/4" in failed.out
+    written = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    (shortfall,) = written["shortfalls"]
+    assert (shortfall["model"], shortfall["kind"], shortfall["required"]) == ("law", "general", 1.0)
+    letter = next(share for share in written["choices"] if share["model"] == "law")
+    assert shortfall["share"] == letter["num_right"] / 2
+    assert command(*words, "--fail_under", "reworded=0.5").exit_code == 2
+
+
+@pytest.mark.parametrize("fault", [{"choices": ["A", "B"]}, {"format": "xml"}])
+def test_bad_choices_and_formats_are_refused_before_any_model_is_loaded(
+    fault: dict[str, object], config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.evaluate.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    file = write_rows(tmp_path / "rows.jsonl", [{"instruction": "?", "output": "C", **fault}])
+    with pytest.raises(DataError) as refused:
+        evaluate(config(file))
+    assert f"{file}:1" in str(refused.value)
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_every_figure_stands_whole_in_tables_of_eighty_columns(language: str) -> None:
+    set_language(language)  # type: ignore[arg-type]
+    shares = (Share(BASE, "general", 40, 100), Share("law", "general", 38, 100, Estimate(-0.02, -0.05, 0.01)))
+    found = Evaluation(
+        "base",
+        tuple(Measured(name, "reworded", 68, 12.3456, 48, 2, 60) for name in (BASE, "law")),
+        choices=shares,
+        formats=shares,
+        drifts=(Drift("law", 130, 2345, Estimate(0.915, 0.89, 0.94), Estimate(0.123, 0.1, 0.15)),),
+    )
+    lines = printed(found.render(), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = {piece.strip() for line in lines for piece in line.split("│")}
+    assert {"48/68", "60/68", "71% [59–80]", "38/100", "38% [29–48]", "-2 [-5,1]"} <= cells
+    assert {"2345", "91.5% [89.0–94.0]", "0.123 [0.100–0.150]"} <= cells
+
+
+def test_a_file_of_choices_alone_has_no_loss_and_its_bar_is_the_choices(
+    config: Callable[..., CompareConfig], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.evaluate.forward_rows", lambda *_: pytest.fail("a second pass"))
+    choices = [{**row, "choices": list(ENGLISH), "kind": "taught"} for row in rows_of(ENGLISH)]
+    found = evaluate(config(write_rows(tmp_path / "rows.jsonl", choices), fail_under=("1.0",)))
+    assert found.measured == ()
+    assert [(share.model, share.num_rows) for share in found.choices] == [(BASE, 4), ("law", 4)]
+    assert (found.choices[1].num_right, found.exit_code) == (4, 0)
+    assert "Multiple choice" in printed(found.render(), 80)
+
+
+def test_general_questions_may_go_without_an_answer_where_drift_is_measured(
+    config: Callable[..., CompareConfig], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", [{"instruction": "Hello!", "kind": "general"}])
+    found = evaluate(config(file))
+    assert (found.measured, found.choices, [drift.num_rows for drift in found.drifts]) == ((), (), [1])
+    assert "Drift" in printed(found.render(), 80)
+    monkeypatch.setattr("pangzhu.evaluate.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    for more in ({"skip_drift": True}, {"adapter": ()}):
+        with pytest.raises(BadRowsError, match=r"rows\.jsonl:1"):
+            evaluate(config(file, **more))
+    with pytest.raises(UsageError):
+        evaluate(config(file, fail_under=("general=0.5",)))
+
+
+def test_a_question_that_leaves_no_room_for_its_answer_is_refused_with_its_line(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "context_length", 100)
+    with pytest.raises(DataError) as refused:
+        measure_formats(engine, [conversation("long " * 20, "{}", format="json", line=7)], GREEDY)
+    assert refused.value.where == "rows.jsonl:7"

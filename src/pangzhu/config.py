@@ -6,6 +6,7 @@ stands in the catalogue under `option.NAME`, which is also what `--help` prints.
 YAML; flags win over the file.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -154,6 +155,26 @@ class CompareConfig(ModelOptions):
     max_questions: int | None = Field(None, ge=1)
     output_dir: Path | None = None
     allow_base_mismatch: bool = False
+    fail_under: tuple[str, ...] = ()
+    skip_drift: bool = False
+
+    @field_validator("fail_under", mode="before")
+    @classmethod
+    def _accept_one(cls, value: object) -> object:
+        """YAML may give a single bar, and as a number."""
+        return tuple(map(str, value if isinstance(value, list | tuple) else [value]))
+
+    @model_validator(mode="after")
+    def _refuse_bad_thresholds(self) -> Self:
+        kinds = [_threshold(given)[0] for given in self.fail_under]
+        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+            raise UsageError("error.config.threshold_twice", where="--fail_under", kind=twice[0])
+        return self
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The least share of right answers, from 0 to 1, by kind of question."""
+        return dict(map(_threshold, self.fail_under))
 
 
 class DemoConfig(ModelOptions, FastOptions):
@@ -190,6 +211,18 @@ def load_config(kind: type[ConfigType], given: Mapping[str, object], *, config_f
         return kind.model_validate(merged)
     except ValidationError as invalid:
         raise _as_usage_error(invalid, config_file) from invalid
+
+
+def _threshold(given: str) -> tuple[str, float]:
+    """`KIND=SHARE` as kind and share; a share alone is that of the taught questions."""
+    kind, _, share = given.rpartition("=")
+    try:
+        least = float(share)
+    except ValueError:
+        least = math.nan
+    if not 0 <= least <= 1:
+        raise UsageError("error.config.bad_threshold", where=f"--fail_under {given}", given=given)
+    return kind.strip() or "taught", least
 
 
 def _read_yaml(path: Path) -> dict[str, object]:

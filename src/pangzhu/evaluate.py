@@ -1,8 +1,12 @@
-"""Loss and exact recall of base and adapters on rows with known answers, mostly without generating.
+"""Base and adapters on rows with known answers, mostly without generating: loss, exact recall, multiple choice, drift.
 
 One teacher-forced pass over a row gives its loss and tells whether greedy decoding would write the expected answer: yes
 where every learned token is the argmax by a margin, no where some token is not. Near ties are generated. Exact means
 token by token; `pangzhu.compare`, which generates everything, forgives white space and punctuation.
+
+Rows that give choices are asked which choice is the most probable instead (`pangzhu.choices`). Of rows that ask for a format it
+is also asked whether the generated answer keeps it, and on general questions how far an adapter moves from the base
+(`pangzhu.drift`).
 
 Left to others: the forward pass (`pangzhu.step`), answers side by side (`pangzhu.compare`).
 """
@@ -14,48 +18,48 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pangzhu import gate
 from pangzhu.batching import lay_end_to_end
+from pangzhu.choices import check_choices, measure_choices
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
-from pangzhu.data.findings import BadRowsError
-from pangzhu.engines.transformers import load_engine
+from pangzhu.data.findings import BadRowsError, Finding
+from pangzhu.drift import Drift, measure_drift
+from pangzhu.engines.transformers import BASE, load_engine
 from pangzhu.fast.memory import bound_kernel_caches
+from pangzhu.intervals import Estimate, Share, shares_of, shown_share
+from pangzhu.measures import keeps_format
 from pangzhu.messages import say, text
 from pangzhu.plan import MAX_TOKEN_BUDGET
+from pangzhu.questions import GENERAL, choices_of, fact_of, format_of, kind_of
 from pangzhu.step import RowOutcome, forward_rows, split_rows
+from pangzhu.tables import counted, figures_table, shares_table
 from pangzhu.tokenization import IGNORED, Labeller, TokenizedExample, tokenize
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
     from pangzhu.data.conversation import Conversation
     from pangzhu.engines.transformers import TransformersEngine
 
 EVALUATION_FILE = "evaluation.json"
-NO_KIND = "all"  # of rows that name no kind
-KIND_NAMES = {
-    "taught": "compare.kind.taught",
-    "reworded": "compare.kind.reworded",
-    "untaught": "compare.kind.untaught",
-    "general": "compare.kind.general",
-    NO_KIND: "compare.kind.all",
-}
-
-
-def kind_of(row: "Conversation") -> str:
-    """The kind of question a row is, as its file has it."""
-    return row.field("kind") or NO_KIND
-
-
-def kind_name(kind: str) -> str:
-    """A kind of question for a reader."""
-    return text(KIND_NAMES[kind]) if kind in KIND_NAMES else kind
+MEASURED_HEADINGS = ("evaluate.loss", "evaluate.perplexity", "evaluate.exact", "compare.share", "evaluate.ended")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One model on one kind of row. `loss` is the mean over supervised tokens in nats; greedy decoding writes
-    `num_exact` rows token by token; whether it does was settled for `num_generated` near ties by generating."""
+    """One model on one kind of row.
+
+    Args:
+        model: its name.
+        kind: of row.
+        num_rows: of that kind.
+        loss: mean over supervised tokens, nats.
+        num_exact: rows whose answer greedy decoding writes token by token.
+        num_generated: near ties that were settled by generating.
+        num_ended: rows in which, after the expected answer, the model's next token is the end.
+    """
 
     model: str
     kind: str
@@ -63,39 +67,72 @@ class Measured:
     loss: float
     num_exact: int
     num_generated: int
+    num_ended: int
 
     @property
     def perplexity(self) -> float:
         """exp(loss)."""
         return math.exp(min(self.loss, 100.0))
 
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Every model on every kind of row."""
-
-    base_name: str
-    measured: tuple[Measured, ...]
+    @property
+    def share(self) -> Share:
+        """Exact rows of all rows."""
+        return Share(self.model, self.kind, self.num_exact, self.num_rows)
 
     def as_json(self) -> dict[str, object]:
         """The figures as plain values."""
-        rows = [asdict(measured) | {"perplexity": measured.perplexity} for measured in self.measured]
-        return {"base": self.base_name, "measured": rows}
+        low, high = self.share.interval
+        return asdict(self) | {"perplexity": self.perplexity, "low": low, "high": high}
 
-    def render(self) -> "Table":
-        """The figures as a table."""
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table(title=Text(text("evaluate.title", base=self.base_name)))
-        for heading in (text("evaluate.model"), text("compare.kind")):
-            table.add_column(heading, overflow="fold")
-        for heading in ("evaluate.rows", "evaluate.loss", "evaluate.perplexity", "evaluate.exact"):
-            table.add_column(text(heading), justify="right")
-        for row in self.measured:
-            figures = (f"{row.num_rows}", f"{row.loss:.4f}", f"{row.perplexity:.2f}", f"{row.num_exact}/{row.num_rows}")
-            table.add_row(Text(row.model), Text(kind_name(row.kind)), *figures)
-        return table
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Every model on every kind of row.
+
+    Args:
+        base_name: how the base was named.
+        measured: loss and exact recall, on the rows that give no choices.
+        choices: multiple choice by log-probability, on the rows that give choices.
+        formats: generated answers that keep the format their row asks for.
+        drifts: each adapter against the base, on general questions.
+        shortfalls: what `--fail_under` found.
+    """
+
+    base_name: str
+    measured: tuple[Measured, ...]
+    choices: tuple[Share, ...] = ()
+    formats: tuple[Share, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+    shortfalls: tuple[gate.Shortfall, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 unless a kind of question fell short."""
+        return gate.exit_code(self.shortfalls)
+
+    def as_json(self) -> dict[str, object]:
+        """The figures as plain values."""
+        return {
+            "base": self.base_name,
+            "measured": [measured.as_json() for measured in self.measured],
+            "choices": [share.as_json() for share in self.choices],
+            "formats": [share.as_json() for share in self.formats],
+            "drift": [drift.as_json() for drift in self.drifts],
+            "shortfalls": [shortfall.as_json() for shortfall in self.shortfalls],
+        }
+
+    def render(self) -> "Group":
+        """The figures as tables, one for each thing that was measured."""
+        from rich.console import Group
+
+        tables = [self._measured_table()] if self.measured else []
+        if self.choices:
+            tables.append(shares_table(text("evaluate.choices"), text("compare.right"), self.choices))
+        if self.formats:
+            tables.append(shares_table(text("evaluate.formats"), text("compare.format"), self.formats))
+        if self.drifts:
+            tables.append(_drift_table(self.drifts))
+        return Group(*tables)
 
     def write(self, folder: Path) -> Path:
         """Keep the figures as JSON."""
@@ -104,21 +141,61 @@ class Evaluation:
         file.write_text(json.dumps(self.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         return file
 
+    def _measured_table(self) -> "Table":
+        headings = [text(heading) for heading in MEASURED_HEADINGS]
+        kinds = dict.fromkeys(row.kind for row in self.measured)
+        lines = [_line(row) for kind in kinds for row in self.measured if row.kind == kind]
+        return figures_table(text("evaluate.title", base=self.base_name), headings, lines)
+
 
 def evaluate(config: CompareConfig) -> Evaluation:
-    """Measure base and adapters on a file of rows with answers.
+    """Measure base and adapters on a file of rows with answers; general questions may go without, for the drift alone.
 
     Raises:
         PangzhuError: rows, base or adapters cannot be read.
     """
-    rows = load_dataset(config.dataset_path).conversations[: config.max_questions]
+    rows = load_dataset(config.dataset_path, require_answer=False).conversations[: config.max_questions]
+    answered = _check(rows, config)  # before anything is loaded
     bound_kernel_caches(len(rows))  # rows of many lengths meet in one micro-batch
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
-    measured = [part for name in engine.names for part in measure(engine, name, rows)]
-    evaluation = Evaluation(engine.base_name, tuple(measured))
+    free = [row for row in answered if not choices_of(row)]
+    measured = tuple(part for name in engine.names for part in measure(engine, name, free)) if free else ()
+    choices = tuple(measure_choices(engine, answered))
+    shares = _together([*(part.share for part in measured), *choices])
+    evaluation = Evaluation(
+        engine.base_name,
+        measured,
+        choices=choices,
+        formats=tuple(measure_formats(engine, rows, GenerationOptions(max_new_tokens=config.max_new_tokens))),
+        drifts=() if config.skip_drift else tuple(measure_drift(engine, rows)),
+        shortfalls=gate.find_shortfalls(config.thresholds, shares, base=BASE),
+    )
     if config.output_dir:
         say("evaluate.written", file=evaluation.write(config.output_dir))
+    gate.report(evaluation.shortfalls)
     return evaluation
+
+
+def _check(rows: "Sequence[Conversation]", config: CompareConfig) -> "list[Conversation]":
+    """The rows with answers.
+
+    Raises:
+        BadRowsError: another row has none.
+        DataError: a row whose choices or format cannot be asked.
+        UsageError: a bar for a kind that has no answers.
+    """
+    drifts = bool(config.adapter) and not config.skip_drift
+    answered = [row for row in rows if row.answer is not None]
+    lacking = [row for row in rows if row.answer is None and not (drifts and kind_of(row) == GENERAL)]
+    if lacking:
+        raise BadRowsError(
+            tuple(Finding("finding.nothing_to_measure", row.location) for row in lacking), num_rows=len(rows)
+        )
+    gate.require_kinds(config.thresholds, map(kind_of, answered))
+    for row in rows:
+        check_choices(row)
+        format_of(row)
+    return answered
 
 
 def measure(engine: "TransformersEngine", name: str, rows: "Sequence[Conversation]") -> list[Measured]:
@@ -140,6 +217,55 @@ def measure(engine: "TransformersEngine", name: str, rows: "Sequence[Conversatio
     return [_measured(name, kind, kinds, outcomes=outcomes, exact=exact, ties=ties) for kind in dict.fromkeys(kinds)]
 
 
+def measure_formats(
+    engine: "TransformersEngine", rows: "Sequence[Conversation]", options: GenerationOptions
+) -> list[Share]:
+    """How many of each model's generated answers keep the format that their row asks for, by kind."""
+    asked = [(row, wanted) for row in rows if (wanted := format_of(row))]
+    if not asked:
+        return []
+    kept: dict[str, list[bool]] = {}
+    for name in engine.names:
+        prompts = [engine.fitting_prompt(row, name, options) for row, _ in asked]
+        answers = dict(engine.generate_many(prompts, name, options))
+        kept[name] = [keeps_format(answers[number].text, wanted) for number, (_, wanted) in enumerate(asked)]
+    kinds, facts = ([of(row) for row, _ in asked] for of in (kind_of, fact_of))
+    return shares_of(kept, base=BASE, kinds=kinds, groups=facts)
+
+
+def _together(shares: Sequence[Share]) -> list[Share]:
+    """One share for each model and kind: exact answers and right choices of all its rows."""
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for share in shares:
+        num_right, num_rows = counts.get((share.model, share.kind), (0, 0))
+        counts[share.model, share.kind] = (num_right + share.num_right, num_rows + share.num_rows)
+    return [Share(model, kind, *count) for (model, kind), count in counts.items()]
+
+
+def _line(row: Measured) -> tuple[str, ...]:
+    exact, ended = (counted(num, row.num_rows) for num in (row.num_exact, row.num_ended))
+    share = shown_share(row.num_exact, row.num_rows)
+    return row.kind, row.model, f"{row.loss:.4f}", f"{row.perplexity:.2f}", exact, share, ended
+
+
+def _drift_table(drifts: Sequence[Drift]) -> "Table":
+    headings = [text(heading) for heading in ("evaluate.tokens", "evaluate.agreement", "evaluate.kl")]
+    lines = [
+        (GENERAL, drift.model, f"{drift.num_tokens}", _percent(drift.agreement), _nats(drift.kl)) for drift in drifts
+    ]
+    return figures_table(text("evaluate.drifts"), headings, lines)
+
+
+def _percent(found: Estimate) -> str:
+    interval = "" if found.low is None or found.high is None else f" [{100 * found.low:.1f}–{100 * found.high:.1f}]"
+    return f"{100 * found.value:.1f}%{interval}"
+
+
+def _nats(found: Estimate) -> str:
+    interval = "" if found.low is None or found.high is None else f" [{found.low:.3f}–{found.high:.3f}]"
+    return f"{found.value:.3f}{interval}"
+
+
 def _measured(
     name: str,
     kind: str,
@@ -158,6 +284,7 @@ def _measured(
         loss=sum(outcomes[index].loss for index in chosen) / num_tokens,
         num_exact=sum(exact[index] for index in chosen),
         num_generated=len(set(ties) & set(chosen)),
+        num_ended=sum(outcomes[index].ended for index in chosen),
     )
 
 
@@ -173,7 +300,7 @@ def _outcomes(engine: "TransformersEngine", name: str, examples: Sequence[Tokeni
     with engine.using(name) as model, torch.no_grad():
         for piece in split_rows(lay_end_to_end(list(enumerate(examples))), MAX_TOKEN_BUDGET, fast):
             outcomes += forward_rows(model, piece.to(model.device), fast).rows
-    return outcomes
+    return sorted(outcomes, key=lambda outcome: outcome.row_index)  # the longest rows come first in their pieces
 
 
 def _generate_exactly(engine: "TransformersEngine", name: str, examples: Sequence[TokenizedExample]) -> list[bool]:

@@ -16,7 +16,7 @@ import torch
 
 from pangzhu.batching import MicroBatch, split_to_budget
 from pangzhu.fast.loss import Scores, score_logits
-from pangzhu.fast.path import FastPath
+from pangzhu.fast.path import FastPath, Predictions
 from pangzhu.tokenization import IGNORED
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class RowOutcome:
         loss: nats, summed over `num_supervised` tokens.
         learned: the right token leads by the margin at every place; then greedy decoding writes the answer.
         near_tie: not learned, yet nowhere behind by more than the margin; then only generating tells.
+        ended: the last learned token is the argmax: after this answer the model ends it.
     """
 
     row_index: int
@@ -41,6 +42,7 @@ class RowOutcome:
     num_supervised: int
     learned: bool
     near_tie: bool
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,16 @@ def forward_rows(model: "PreTrainedModel", batch: MicroBatch, fast: FastPath | N
     return StepOutcome(scores.loss_sum, _row_outcomes(batch, scores, row_numbers))
 
 
+def predict_rows(batch: MicroBatch, fast: FastPath) -> Predictions:
+    """The hidden states that a micro-batch's learned tokens are predicted from, where more is asked of them than the loss."""
+    return fast.predictions(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        shift_labels=batch.shift_labels,
+        row_lengths=batch.row_lengths,
+    )
+
+
 def _reference(model: "PreTrainedModel", batch: MicroBatch) -> tuple[Scores, torch.Tensor]:
     labels = batch.shift_labels[0]
     places = (labels != IGNORED).nonzero()[:, 0]
@@ -114,6 +126,7 @@ def _row_outcomes(batch: MicroBatch, scores: Scores, row_numbers: torch.Tensor) 
                 num_supervised=int(own.sum()),
                 learned=learned,
                 near_tie=not learned and bool((scores.leads[own] >= -needed[own]).all()),
+                ended=bool((scores.leads[own][-1:] > 0).all()),
             )
         )
     return tuple(outcomes)

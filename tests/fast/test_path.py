@@ -14,7 +14,7 @@ from pangzhu.config import Technique
 from pangzhu.fast import support
 from pangzhu.fast.path import FastPath
 from pangzhu.fast.techniques import Techniques
-from pangzhu.step import StepOutcome, forward_rows, num_computed, split_rows
+from pangzhu.step import StepOutcome, forward_rows, num_computed, predict_rows, split_rows
 from pangzhu.tokenization import IGNORED, TokenizedExample
 from tests.conftest import FAMILIES, build_lora, build_model, examples, watch_embeddings
 
@@ -77,6 +77,24 @@ def test_loss_and_gradients_are_the_reference_paths(family: str, without: tuple[
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
         assert (ours.row_index, ours.num_supervised) == (theirs.row_index, theirs.num_supervised)
         assert (ours.learned, ours.near_tie) == (theirs.learned, theirs.near_tie)
+
+
+@every_family
+@pytest.mark.parametrize("without", [(), TECHNIQUES])
+def test_log_probabilities_are_those_of_the_model_s_own_logits(family: str, without: tuple[str, ...]) -> None:
+    """Of several tokens at each learned place, row after row, whatever is packed, shared or left out."""
+    model, rows = build_lora(family).double(), rows_that_begin_alike()
+    with torch.no_grad():
+        found = predict_rows(batch_of(rows), path_of(model, *without))
+        places = torch.argsort(found.row_numbers, stable=True)
+        wanted = torch.stack((found.targets[places], torch.full_like(places, 5)), dim=1)
+        log_probs = path_of(model, *without).log_probs(found.hidden[places], wanted)
+        expected = []
+        for row in rows:
+            logits = model(input_ids=torch.tensor([row.input_ids]), use_cache=False).logits[0].log_softmax(-1)
+            learned = [(place, label) for place, label in enumerate(row.labels[1:]) if label != IGNORED]
+            expected += [[logits[place, label].item(), logits[place, 5].item()] for place, label in learned]
+    assert log_probs.tolist() == [pytest.approx(pair, rel=1e-5) for pair in expected]
 
 
 @every_driven_family

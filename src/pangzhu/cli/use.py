@@ -7,8 +7,7 @@ from pangzhu.cli.options import verb
 from pangzhu.config import ChatConfig, CompareConfig
 from pangzhu.errors import UsageError
 
-# `eval` generates near ties alone, and knows how long their answers are.
-EVAL_FIELDS = tuple(name for name in CompareConfig.model_fields if name != "max_new_tokens")
+COMPARE_FIELDS = tuple(name for name in CompareConfig.model_fields if name != "skip_drift")  # `eval` measures it
 
 
 @verb(ChatConfig)
@@ -25,7 +24,7 @@ def chat(config: ChatConfig) -> Rendered | None:
     return run(config, write=_write_answer)
 
 
-@verb(CompareConfig)
+@verb(CompareConfig, only=COMPARE_FIELDS)
 def compare(config: CompareConfig) -> Rendered:
     """Put base and adapters side by side on a question file."""
     from pangzhu import compare as stage
@@ -33,7 +32,7 @@ def compare(config: CompareConfig) -> Rendered:
     return stage.compare(config)
 
 
-@verb(CompareConfig, only=EVAL_FIELDS)
+@verb(CompareConfig)
 def eval_(config: CompareConfig) -> Rendered:
     """Measure base and adapters on a question file."""
     from pangzhu.evaluate import evaluate

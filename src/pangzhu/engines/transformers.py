@@ -18,7 +18,7 @@ from pangzhu.adapter import PROMPT, Manifest, check_base, verify_files
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.engines import REPLACEMENT, Answer, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
-from pangzhu.errors import ModelError, UsageError, nearest
+from pangzhu.errors import DataError, ModelError, UsageError, nearest
 from pangzhu.messages import say
 from pangzhu.model import context_length, load_base
 from pangzhu.preparation import PreparedBase, decide_device, prepare_base
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from pangzhu.data.conversation import Turn
+    from pangzhu.data.conversation import Conversation, Turn
 
 NumberFormat = Literal["bf16", "float32"]
 
@@ -103,6 +103,18 @@ class TransformersEngine:
     def prompt(self, turns: Sequence["Turn"], name: str) -> list[int]:
         """A conversation as ids, ready for `name` to answer."""
         return render(self.tokenizer, self.contract(name), turns, add_generation_prompt=True)
+
+    def fitting_prompt(self, row: "Conversation", name: str, options: GenerationOptions) -> list[int]:
+        """A row's question as ids, which with the longest answer fit into the model's context.
+
+        Raises:
+            DataError: they do not; the row is named.
+        """
+        ids = self.prompt(row.prompt, name)
+        room = self.context_length - options.max_new_tokens
+        if len(ids) > room:
+            raise DataError("error.compare.too_long", where=str(row.location), tokens=len(ids), room=max(0, room))
+        return ids
 
     def require(self, name: str) -> str:
         """The name, if there is such a model.

@@ -69,6 +69,11 @@ def score_logits(logits: Tensor, targets: Tensor) -> Scores:
     return Scores(losses.sum(), losses.detach(), leads[:, 0], right[:, 0], resolution)
 
 
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities of every word, `(S, V)`, float32 or wider."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+
+
 class _Score(torch.autograd.Function):
     @staticmethod
     def forward(

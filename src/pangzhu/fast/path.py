@@ -5,18 +5,37 @@ head or, where the head is special, from its own logits. What does not apply is 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pangzhu.fast import loss, support
 from pangzhu.fast.decoder import FastDecoder
-from pangzhu.fast.loss import Scores
+from pangzhu.fast.loss import Scores, log_softmax
 from pangzhu.fast.prefix import LEAST_TOKENS, common_length
 from pangzhu.fast.stream import Stream, lay_out
 from pangzhu.fast.support import Reason
 from pangzhu.fast.techniques import Techniques
 from pangzhu.fast.workspace import Workspace
+
+PLACES_A_CHUNK = 64  # whose logits are held at a time: 39 MB of float32 over 150,000 words
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Where S tokens are predicted.
+
+    Args:
+        hidden: `(S, H)`, after the last norm.
+        targets: `(S,)`, the tokens that are learned there.
+        row_numbers: `(S,)`, which row of the micro-batch each belongs to; those of one row come in its order.
+    """
+
+    hidden: Tensor
+    targets: Tensor
+    row_numbers: Tensor
 
 
 class FastPath:
@@ -64,7 +83,16 @@ class FastPath:
     def score(
         self, *, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]
     ) -> tuple[Scores, Tensor]:
-        """A micro-batch's losses, and which of its rows each belongs to, `(S,)`.
+        """A micro-batch's losses, and which of its rows each belongs to, `(S,)`; see `predictions`."""
+        found = self.predictions(
+            input_ids=input_ids, position_ids=position_ids, shift_labels=shift_labels, row_lengths=row_lengths
+        )
+        return self._scores(found.hidden, found.targets), found.row_numbers
+
+    def predictions(
+        self, *, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]
+    ) -> Predictions:
+        """The hidden states that a micro-batch's learned tokens are predicted from.
 
         Args:
             input_ids: `(1, T)`, rows end to end.
@@ -83,7 +111,22 @@ class FastPath:
         if driven and self._techniques.alignment:
             stream = stream.aligned()
         hidden = self._hidden_states(stream, input_ids, position_ids)
-        return self._scores(stream.spread(hidden), stream.targets), stream.row_numbers
+        return Predictions(stream.spread(hidden), stream.targets, stream.row_numbers)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The head's product, `(S, H)` to `(S, V)`; a few hundred megabytes for a thousand places, so take `PLACES_A_CHUNK`."""
+        product: Tensor = self._base.lm_head(hidden)
+        return product
+
+    def log_probs(self, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """Log-probability of some tokens as the next one, `(S, C)`, in nats.
+
+        Args:
+            hidden: `(S, H)`, after the last norm.
+            wanted: `(S, C)`, tokens.
+        """
+        chunks = zip(hidden.split(PLACES_A_CHUNK), wanted.split(PLACES_A_CHUNK), strict=True)
+        return torch.cat([log_softmax(self.logits(states)).gather(1, tokens) for states, tokens in chunks])
 
     def _hidden_states(self, stream: Stream, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """`(W, H)`."""

@@ -19,4 +19,8 @@ MESSAGES = {
     "error.config.missing.fix": "Give --{name}, or put it into the --config file.",
     "error.config.invalid_value": "--{name} does not accept “{value}”: {reason}.",
     "error.config.invalid_value.fix": "Give a value that --help describes for --{name}.",
+    "error.config.bad_threshold": "“{given}” is no share of right answers.",
+    "error.config.bad_threshold.fix": "Give KIND=SHARE with a share from 0 to 1, such as reworded=0.8, or a share alone for the taught questions.",
+    "error.config.threshold_twice": "--fail_under sets two bars for the kind “{kind}”.",
+    "error.config.threshold_twice.fix": "Set one bar a kind; a share alone is that of the taught questions.",
 }

@@ -53,5 +53,7 @@ MESSAGES = {
     "option.prompt": "Ask this one question and leave. Not given: a conversation.",
     "option.allow_base_mismatch": "Load an adapter although it was trained on another base model.",
     "option.max_questions": "Most questions taken from the file. Not given: all.",
+    "option.fail_under": "Least share of right answers, from 0 to 1, as KIND=SHARE; a share alone is that of the taught questions. Where an adapter falls short, the exit code is 8. May be given several times.",
+    "option.skip_drift": "Do not measure how far the adapter moves from the base on the general questions.",
     "option.folders": "Adapter folders; may be several. Not given: those found below the current folder.",
 }

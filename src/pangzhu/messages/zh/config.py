@@ -19,4 +19,8 @@ MESSAGES = {
     "error.config.missing.fix": "在命令行给出 --{name}，或写进 --config 文件。",
     "error.config.invalid_value": "--{name} 不接受“{value}”：{reason}。",
     "error.config.invalid_value.fix": "请按 --help 对 --{name} 的说明填写。",
+    "error.config.bad_threshold": "“{given}”不是答对的比例。",
+    "error.config.bad_threshold.fix": "写成 类别=比例，比例在 0 到 1 之间，例如 reworded=0.8；只写比例则指教过的问题。",
+    "error.config.threshold_twice": "--fail_under 对“{kind}”这一类提了两个要求。",
+    "error.config.threshold_twice.fix": "每一类只提一个要求；只写比例时指教过的问题。",
 }

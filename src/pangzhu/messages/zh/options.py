@@ -47,5 +47,7 @@ MESSAGES = {
     "option.prompt": "只问这一个问题就退出。不给时进入对话。",
     "option.allow_base_mismatch": "适配器是在别的基座模型上训练的，也照样加载。",
     "option.max_questions": "最多取文件中的多少个问题。不给时全部都用。",
+    "option.fail_under": "答对的最低比例，0 到 1，写作 类别=比例；只写比例则指教过的问题。有适配器达不到时退出码为 8。可以给多次。",
+    "option.skip_drift": "不测量适配器在一般问题上偏离基座多少。",
     "option.folders": "适配器文件夹，可以有多个。不给时列出当前文件夹下找到的。",
 }

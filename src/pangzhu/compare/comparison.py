@@ -1,0 +1,132 @@
+"""All questions and answers of one comparison, and the figures they give."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pangzhu import gate
+from pangzhu.compare import tables
+from pangzhu.compare.figures import MEASURES, Detail, Gain, Measure, Score, detail_of, gain_of, score_of
+from pangzhu.compare.rows import ComparedRow
+from pangzhu.engines.transformers import BASE
+from pangzhu.intervals import Share
+from pangzhu.measures import normalized
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+ANSWERS_FILE = "answers.jsonl"
+HAVE_TAUGHT_ANSWERS = ("taught", "reworded")  # kinds of question
+MAY_RECITE = "untaught"  # the kind in which a taught answer is a wrong one
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows; `models` in the order of their columns, the base first. `shortfalls` is what `--fail_under` found."""
+
+    models: tuple[str, ...]
+    base_name: str
+    rows: tuple[ComparedRow, ...]
+    shortfalls: tuple[gate.Shortfall, ...] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of question, in the order they came."""
+        return tuple(dict.fromkeys(row.kind for row in self.rows))
+
+    @property
+    def exit_code(self) -> int:
+        """0 unless a kind of question fell short."""
+        return gate.exit_code(self.shortfalls)
+
+    def score(self, model: str, kind: str) -> Score:
+        """One model's figures on one kind of question."""
+        return score_of(self._of_kind(kind), model, kind)
+
+    def scores(self) -> list[Score]:
+        """Every model on every kind."""
+        return [self.score(model, kind) for kind in self.kinds for model in self.models]
+
+    def shares(self) -> list[Share]:
+        """Every model's share of right answers on every kind, among those whose right answer is known."""
+        return [Share(score.model, score.kind, score.num_right, score.num_expected) for score in self.scores()]
+
+    def detail(self, model: str, kind: str) -> Detail:
+        """What one model's answers to one kind of question hold."""
+        return detail_of(self._of_kind(kind), model, kind, taught=self._may_recite(kind))
+
+    def gain(self, model: str, kind: str, measure: Measure) -> Gain | None:
+        """One model against the base; None for the base itself, without it, and where nothing is asked by the measure."""
+        if model == BASE or BASE not in self.models:
+            return None
+        return gain_of(self._of_kind(kind), model, BASE, measure)
+
+    def gains(self) -> list[Gain]:
+        """Every model against the base, by every measure that a kind is asked by."""
+        found = (
+            self.gain(model, kind, measure) for kind in self.kinds for model in self.models for measure in MEASURES
+        )
+        return [gain for gain in found if gain is not None]
+
+    def num_recited(self, model: str) -> int:
+        """Untaught questions that a model answered with what was taught for another, white space and punctuation aside."""
+        return self.detail(model, MAY_RECITE).num_recited or 0
+
+    def as_json(self) -> dict[str, object]:
+        """Figures and answers as plain values."""
+        return {
+            "base": self.base_name,
+            "scores": [score.as_json() | asdict(self.detail(score.model, score.kind)) for score in self.scores()],
+            "gains": [gain.as_json() for gain in self.gains()],
+            "num_recited": {model: self.num_recited(model) for model in self.models},
+            "shortfalls": [shortfall.as_json() for shortfall in self.shortfalls],
+            "rows": self._rows_as_json(),
+        }
+
+    def render(self) -> "Group":
+        """The answers side by side, then the figures."""
+        from rich.console import Group
+
+        return Group(self.answers_table(self.rows), self.scores_table(), self.details_table())
+
+    def answers_table(self, rows: Sequence[ComparedRow]) -> tables.AnswersTable:
+        """Each model's answer to some of the questions; what is right is marked."""
+        return tables.AnswersTable(self.models, self.base_name, tuple(rows))
+
+    def scores_table(self) -> "Table":
+        """How many answers are right, with the share and its interval, and how many ended, by kind and model."""
+        return tables.scores_table(self.scores())
+
+    def details_table(self) -> "Table":
+        """The difference to the base, likeness, articles, recited answers and formats, by kind and model."""
+        lines = [
+            (self.detail(model, kind), self.gain(model, kind, "right")) for kind in self.kinds for model in self.models
+        ]
+        return tables.details_table(lines)
+
+    def write(self, folder: Path) -> Path:
+        """Keep the answers, one JSON object a row."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / ANSWERS_FILE
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows_as_json())
+        file.write_text("".join(lines), encoding="utf-8")
+        return file
+
+    def _of_kind(self, kind: str) -> list[ComparedRow]:
+        return [row for row in self.rows if row.kind == kind]
+
+    def _rows_as_json(self) -> list[dict[str, object]]:
+        return [row.as_json(taught=self._may_recite(row.kind)) for row in self.rows]
+
+    def _may_recite(self, kind: str) -> frozenset[str] | None:
+        """The taught answers where giving one is a fault, else None."""
+        return self._taught if kind == MAY_RECITE else None
+
+    @cached_property
+    def _taught(self) -> frozenset[str]:
+        known = (row for row in self.rows if row.kind in HAVE_TAUGHT_ANSWERS)
+        return frozenset(normalized(row.expected) for row in known if row.expected)
