@@ -1,0 +1,25 @@
+"""报告页和它的结论。"""
+
+MESSAGES = {
+    "report.curves": "训练过程",
+    "report.questions": "每个问题，每个回答",
+    "report.marking.before": "和期望的回答相比，标出了",
+    "report.marking.added": "模型多出的字",
+    "report.marking.between": "和",
+    "report.marking.missing": "模型漏掉的字",
+    "report.marking.after": "。",
+    "report.expected": "期望",
+    "report.use": "怎么用",
+    "verdict.unchanged": "适配器什么也没有改变：每个回答都和基座模型一样。",
+    "verdict.runs_on": "教过的回答里只有 {num}/{total} 个会自己结束：没有学会在哪里停下。",
+    "verdict.not_learned": "没有学会：教过的 {total} 题中，只有 {num} 题按教的回答。",
+    "verdict.partly_learned": "学会了一部分：教过的 {total} 题中，{num} 题按教的回答。",
+    "verdict.broken": "通用回答坏了：基座自己的用词，只有 {agreement:.0%} 仍是首选。",
+    "verdict.drifted": "离基座远了：在通用问题上，基座自己的用词有 {agreement:.0%} 仍是首选。",
+    "verdict.choices_lost": "通用能力下降：选择题答对的少了 {lost:.0%}，不能用偶然来解释。",
+    "verdict.recites": "张冠李戴：没教过的 {total} 题中，{num} 题答成了教过的答案。",
+    "verdict.by_heart": "只会死记：同样的内容换个说法，{total} 题中 {num} 题按教的回答。",
+    "verdict.nothing_asked": "没有问教过的问题，说不出学会了什么。",
+    "verdict.taught": "学会了：教过的 {total} 题中，{num} 题按教的回答；没有问换了说法的题。",
+    "verdict.learned": "学会了：教过的 {total} 题中，{num} 题按教的回答；换成没训练过的说法，{num_reworded} 题中答对 {reworded} 题。",
+}

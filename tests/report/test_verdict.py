@@ -1,0 +1,88 @@
+"""Each way an adapter can be worthless has its own sentence, and praise needs every figure that was taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pangzhu.messages import LANGUAGES, catalogue
+from pangzhu.report.verdict import NOTHING, Reached, Share, judge
+
+GOOD = Reached(
+    taught=Share(170, 170),
+    taught_ended=Share(170, 170),
+    reworded=Share(33, 34),
+    recited=Share(1, 20),
+    agreement=0.95,
+    choices_lost=(0.01, False),
+)
+
+
+def verdict_of(reached: Reached) -> str:
+    return judge(reached)[0].key
+
+
+def test_everything_reached_is_praised_with_its_counts() -> None:
+    (verdict,) = judge(GOOD)
+    assert verdict.key == "verdict.learned"
+    assert verdict.tone == "good"
+    assert verdict.values == {"num": 170, "total": 170, "reworded": 33, "num_reworded": 34}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "tone"),
+    [
+        ({"unchanged": True}, "verdict.unchanged", "bad"),
+        ({"taught_ended": Share(10, 170)}, "verdict.runs_on", "bad"),
+        ({"taught": Share(20, 170)}, "verdict.not_learned", "bad"),
+        ({"taught": Share(120, 170)}, "verdict.partly_learned", "partly"),
+        ({"agreement": 0.4}, "verdict.broken", "bad"),
+        ({"agreement": 0.8}, "verdict.drifted", "partly"),
+        ({"choices_lost": (0.12, True)}, "verdict.choices_lost", "partly"),
+        ({"recited": Share(7, 20)}, "verdict.recites", "partly"),
+        ({"reworded": Share(15, 34)}, "verdict.by_heart", "partly"),
+    ],
+)
+def test_one_fault_alone_is_the_verdict(changes: dict[str, object], key: str, tone: str) -> None:
+    (verdict,) = judge(replace(GOOD, **changes))
+    assert (verdict.key, verdict.tone) == (key, tone)
+
+
+def test_what_makes_an_adapter_useless_comes_before_what_it_reached() -> None:
+    everything = Reached(
+        taught=Share(0, 10), taught_ended=Share(0, 10), reworded=Share(0, 5), recited=Share(5, 5), agreement=0.1
+    )
+    keys = [verdict.key for verdict in judge(everything)]
+    assert keys == [
+        "verdict.runs_on",
+        "verdict.not_learned",
+        "verdict.broken",
+        "verdict.recites",
+        "verdict.by_heart",
+    ]
+    assert [verdict.key for verdict in judge(replace(everything, unchanged=True))] == ["verdict.unchanged"]
+
+
+def test_what_was_not_asked_is_neither_praised_nor_blamed() -> None:
+    assert verdict_of(Reached()) == "verdict.nothing_asked"
+    assert verdict_of(Reached(taught=Share(5, 5))) == "verdict.taught"
+    assert verdict_of(Reached(taught=Share(5, 5), reworded=NOTHING, recited=Share(0, 0))) == "verdict.taught"
+
+
+def test_an_interval_that_holds_zero_is_no_loss() -> None:
+    assert verdict_of(replace(GOOD, choices_lost=(0.2, False))) == "verdict.learned"
+    assert verdict_of(replace(GOOD, choices_lost=(-0.2, True))) == "verdict.learned"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_verdict_has_its_sentence(language: str) -> None:
+    sentences = catalogue(language)
+    reached = [GOOD, Reached(), Reached(taught=Share(1, 1)), Reached(unchanged=True)]
+    reached += [
+        replace(GOOD, taught_ended=Share(0, 9), taught=Share(0, 9), agreement=0.1),
+        replace(GOOD, agreement=0.8),
+    ]
+    reached += [replace(GOOD, taught=Share(8, 10), recited=Share(9, 9), reworded=Share(0, 3), choices_lost=(0.5, True))]
+    for verdict in (verdict for one in reached for verdict in judge(one)):
+        assert sentences[verdict.key].format(**verdict.values)
