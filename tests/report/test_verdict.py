@@ -31,22 +31,37 @@ def test_everything_reached_is_praised_with_its_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "key", "tone"),
+    ("changes", "key"),
     [
-        ({"unchanged": True}, "verdict.unchanged", "bad"),
-        ({"taught_ended": Share(10, 170)}, "verdict.runs_on", "bad"),
-        ({"taught": Share(20, 170)}, "verdict.not_learned", "bad"),
-        ({"taught": Share(120, 170)}, "verdict.partly_learned", "partly"),
-        ({"agreement": 0.4}, "verdict.broken", "bad"),
-        ({"agreement": 0.8}, "verdict.drifted", "partly"),
-        ({"choices_lost": (0.12, True)}, "verdict.choices_lost", "partly"),
-        ({"recited": Share(7, 20)}, "verdict.recites", "partly"),
-        ({"reworded": Share(15, 34)}, "verdict.by_heart", "partly"),
+        ({"unchanged": True}, "verdict.unchanged"),
+        ({"taught_ended": Share(10, 170)}, "verdict.runs_on"),
+        ({"taught": Share(20, 170)}, "verdict.not_learned"),
+        ({"agreement": 0.4}, "verdict.broken"),
     ],
 )
-def test_one_fault_alone_is_the_verdict(changes: dict[str, object], key: str, tone: str) -> None:
+def test_a_fault_that_makes_it_useless_is_the_verdict(changes: dict[str, object], key: str) -> None:
     (verdict,) = judge(replace(GOOD, **changes))
-    assert (verdict.key, verdict.tone) == (key, tone)
+    assert (verdict.key, verdict.tone) == (key, "bad")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"agreement": 0.8}, "verdict.drifted"),
+        ({"choices_lost": (0.12, True)}, "verdict.choices_lost"),
+        ({"recited": Share(7, 20)}, "verdict.recites"),
+        ({"reworded": Share(15, 34)}, "verdict.by_heart"),
+    ],
+)
+def test_a_lesser_fault_is_a_remark_and_the_praise_is_not_whole(changes: dict[str, object], key: str) -> None:
+    verdict, remark = judge(replace(GOOD, **changes))
+    assert (verdict.key, verdict.tone) == ("verdict.learned", "partly")
+    assert (remark.key, remark.tone) == (key, "partly")
+
+
+def test_what_is_learned_in_part_is_not_praised() -> None:
+    (verdict,) = judge(replace(GOOD, taught=Share(120, 170)))
+    assert (verdict.key, verdict.tone) == ("verdict.partly_learned", "partly")
 
 
 def test_what_makes_an_adapter_useless_comes_before_what_it_reached() -> None:

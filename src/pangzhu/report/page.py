@@ -18,6 +18,17 @@ from pangzhu.report.charts import Curve, draw
 from pangzhu.report.marking import Piece
 from pangzhu.report.verdict import Tone
 
+WORDS = (  # of the page itself
+    "report.curves",
+    "report.expected",
+    "report.marking.added",
+    "report.marking.after",
+    "report.marking.before",
+    "report.marking.between",
+    "report.marking.missing",
+    "report.questions",
+    "report.use",
+)
 LANGUAGE_TAGS = {"zh": "zh-CN", "en": "en"}
 
 
@@ -97,7 +108,9 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML, in the language in force."""
-    return _template().render(page=page, curves=_drawn(page.curves), language=LANGUAGE_TAGS[language()], t=text) + "\n"
+    words = {key: text(key) for key in WORDS}
+    html = _template().render(page=page, curves=_drawn(page.curves), language=LANGUAGE_TAGS[language()], words=words)
+    return f"{html}\n"
 
 
 def _drawn(curves: Sequence[tuple[Curve, str]]) -> list[tuple[Markup, str]]:

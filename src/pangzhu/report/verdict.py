@@ -1,10 +1,10 @@
 """One sentence on what an adapter is worth, and what else a reader must know, from figures alone.
 
-The first rule that holds gives the sentence: faults that make an adapter useless come before what it reached. Each threshold is
-a constant with its reason, so that a reader can disagree with it.
+A fault that makes an adapter useless is the verdict; else what it reached is, and lesser faults are remarks that keep the
+praise from being whole. Each threshold is a constant with its reason, so that a reader can disagree with it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Tone = Literal["good", "partly", "bad"]
@@ -73,13 +73,18 @@ class Verdict:
 def judge(reached: Reached) -> tuple[Verdict, ...]:
     """The verdict, then what else is worth a remark, worst first."""
     found = [verdict for verdict in _faults(reached) if verdict]
-    return (*found, *([] if found else [_praise(reached)]))
+    if found and (found[0].tone == "bad" or found[0].key == "verdict.partly_learned"):
+        return tuple(found)
+    praise = _praise(reached)
+    return (replace(praise, tone="partly") if found else praise, *found)
 
 
 def _faults(reached: Reached) -> list[Verdict | None]:
+    """What is wrong, those that make an adapter useless first."""
     if reached.unchanged:
         return [Verdict("verdict.unchanged", "bad")]
-    return [_runs_on(reached), _not_learned(reached), _broken(reached), _recites(reached), _by_heart(reached)]
+    found = [_runs_on(reached), _not_learned(reached), _broken(reached), _recites(reached), _by_heart(reached)]
+    return sorted(found, key=lambda verdict: verdict is None or verdict.tone != "bad")
 
 
 def _runs_on(reached: Reached) -> Verdict | None:
