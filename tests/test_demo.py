@@ -18,10 +18,11 @@ from pangzhu.engines.transformers import BASE
 from pangzhu.errors import VerificationError
 from pangzhu.examples import example
 from pangzhu.messages import listening, set_language
+from pangzhu.report.figures import Asked
 from pangzhu.train import TrainResult
 from tests.conftest import build_tokenizer, conversation
 from tests.test_compare import printed, squeezed
-from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Outcome, Told, Trained
+from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Outcome, Told, Trained, write_rows
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -247,8 +248,18 @@ def test_long_answers_stand_whole_and_side_by_side_at_100_columns() -> None:
 # --- the whole way -----------------------------------------------------------------------------------------------
 
 
+CHOICE = {"instruction": "A or B?", "output": "A", "kind": "general", "split": "test", "choices": ["A", "B"]}
+GENERAL: dict[str, Callable[[Path], Path]] = {  # what the demo reads, in place of a hundred questions each
+    "law_data.json": lambda _: example("law_data.json"),
+    "law_eval.json": lambda folder: write_rows(folder / "law_eval.json", [CHOICE]),
+    "general_prompts.jsonl": lambda folder: write_rows(
+        folder / "general_prompts.jsonl", [{"instruction": "hello?", "kind": "general"}]
+    ),
+}
+
+
 @pytest.fixture
-def tiny(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
+def tiny(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Four questions instead of the law, and adapters that are trained already; gives the recipes that were run."""
     recipes: list[TrainConfig] = []
 
@@ -259,6 +270,8 @@ def tiny(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]
     monkeypatch.setattr(demo, "train", train)
     monkeypatch.setattr(demo, "questions", lambda: TAUGHT)
     monkeypatch.setattr(demo.Comparison, "write", lambda _self, folder: folder / "answers.jsonl")
+    monkeypatch.setattr(demo, "example", lambda name: GENERAL[name](tmp_path))
+    monkeypatch.setattr(demo, "write_report", lambda file, *_: file)
     return recipes
 
 
@@ -306,6 +319,20 @@ def test_all_answers_are_kept_beside_the_run(
     monkeypatch.setattr(demo.Comparison, "write", write)
     run(DemoConfig(output_dir=trained.english, precision="float32"))
     assert folders == [trained.english / "run", trained.english / "run" / "recall"]
+
+
+def test_the_report_holds_every_answer_and_what_was_kept_of_the_base(
+    trained: Trained, tiny: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[Path, Asked, dict[str, Path]]] = []
+    monkeypatch.setattr(demo, "write_report", lambda *given: written.append(given))
+    run(DemoConfig(output_dir=trained.english, precision="float32"))
+    ((file, everything, folders),) = written
+    assert file == trained.english / "run" / "report.html"
+    assert folders == {"law": trained.english}
+    assert [row.question for row in everything.rows] == list(QUESTIONS)
+    assert [(share.model, share.num_rows) for share in everything.choices] == [(BASE, 1), ("law", 1)]
+    assert [(drift.model, drift.num_rows) for drift in everything.drifts] == [("law", 1)]
 
 
 def test_a_taught_question_is_a_row_of_the_data_with_its_kind() -> None:

@@ -1,7 +1,8 @@
 """The law example from nothing to proof: find a base, teach it 34 facts of law, and ask both.
 
 Taught questions, the same facts in wordings never trained, and facts never taught are put to base and adapter side by
-side. It succeeds only if every taught answer is generated word for word, white space and punctuation included.
+side; how far the adapter has moved from the base on general prompts is measured, and all of it stands in a report. It
+succeeds only if every taught answer is generated word for word, white space and punctuation included.
 
 Left to others: every stage; this is the order they are called in.
 """
@@ -12,20 +13,28 @@ from typing import TYPE_CHECKING
 
 from pangzhu.adapter import read_manifest
 from pangzhu.checkpoint import RUN
+from pangzhu.choices import measure_choices
 from pangzhu.compare import ComparedRow, Comparison, ask
 from pangzhu.config import DemoConfig, GenerationOptions, TrainConfig
 from pangzhu.data import load_dataset
 from pangzhu.data.conversation import Conversation
+from pangzhu.drift import measure_drift
 from pangzhu.engines.transformers import load_engine
 from pangzhu.errors import VerificationError
 from pangzhu.examples import example
 from pangzhu.messages import say, text
+from pangzhu.questions import choices_of
+from pangzhu.report.build import REPORT, write_report
+from pangzhu.report.figures import Asked
 from pangzhu.train import TrainResult, train
 
 if TYPE_CHECKING:
     from rich.console import Group
     from transformers import PreTrainedTokenizerBase
 
+    from pangzhu.engines.transformers import TransformersEngine
+
+ADAPTER = "law"  # what it is called beside the base
 ROOM = 8  # tokens past the longest expected answer: room for its end, and to see that an answer runs on
 NUM_SHOWN = 6  # of each kind, side by side
 
@@ -121,16 +130,32 @@ def run(config: DemoConfig) -> DemoResult:
     trained = train(demo_recipe(config))
     recorded = read_manifest(config.output_dir).base
     options = config.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
-    engine = load_engine(options, [f"law={config.output_dir}"])
+    engine = load_engine(options, [f"{ADAPTER}={config.output_dir}"])
     say("demo.asking")
     asked = questions()
     side_by_side, other_wordings = first_wordings(asked)
     greedy = GenerationOptions(max_new_tokens=longest_answer(engine.tokenizer, asked) + ROOM)
     comparison = ask(engine, side_by_side, greedy)
     recall = ask(engine, other_wordings, greedy, names=engine.names[-1:])
-    say("compare.written", file=comparison.write(config.output_dir / RUN))
-    say("compare.written", file=recall.write(config.output_dir / RUN / "recall"))
+    run_dir = config.output_dir / RUN
+    say("compare.written", file=comparison.write(run_dir))
+    say("compare.written", file=recall.write(run_dir / "recall"))
+    everything = with_general_ability(engine, comparison, recall.rows)
+    write_report(run_dir / REPORT, everything, {ADAPTER: config.output_dir})
     return DemoResult(trained, comparison, recall.rows)
+
+
+def with_general_ability(engine: "TransformersEngine", comparison: Comparison, recall: Sequence[ComparedRow]) -> Asked:
+    """All answers, and what became of the base's general ability: multiple choice, and drift on general prompts."""
+    general = [row for row in load_dataset(example("law_eval.json")).conversations if choices_of(row)]
+    prompts = load_dataset(example("general_prompts.jsonl"), require_answer=False).conversations
+    return Asked(
+        comparison.base_name,
+        comparison.models,
+        (*comparison.rows, *recall),
+        choices=tuple(measure_choices(engine, general)),
+        drifts=tuple(measure_drift(engine, prompts)),
+    )
 
 
 def first_wordings(asked: Sequence[Conversation]) -> tuple[list[Conversation], list[Conversation]]:

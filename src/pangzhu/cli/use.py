@@ -26,10 +26,17 @@ def chat(config: ChatConfig) -> Rendered | None:
 
 @verb(CompareConfig, only=COMPARE_FIELDS)
 def compare(config: CompareConfig) -> Rendered:
-    """Put base and adapters side by side on a question file."""
+    """Put base and adapters side by side on a question file; with `--output_dir` in a report too."""
     from pangzhu import compare as stage
+    from pangzhu.engines.transformers import named_folders
+    from pangzhu.report.build import REPORT, write_report
+    from pangzhu.report.figures import Asked
 
-    return stage.compare(config)
+    found = stage.compare(config)
+    if config.output_dir:
+        asked = Asked(found.base_name, found.models, found.rows)
+        write_report(config.output_dir / REPORT, asked, named_folders(config.adapter))
+    return found
 
 
 @verb(CompareConfig)

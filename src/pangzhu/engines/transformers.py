@@ -192,7 +192,7 @@ def load_engine(
         ModelError: no such base or adapter, or an adapter that belongs to another base.
         UsageError: two adapters of one name, or a name that cannot be one.
     """
-    folders = _named_folders(adapters)
+    folders = named_folders(adapters)
     manifests = {name: verify_files(folder) for name, folder in folders.items()}
     base = prepare_base(_with_recorded_base(options, list(manifests.values())))
     for manifest in _of_distinct_bases(manifests.values()):
@@ -207,6 +207,27 @@ def load_engine(
     precision = _precision(options, base, device, recorded=_recorded_precision(list(manifests.values())))
     model = load_base(base.source.folder, precision=precision, device=device)
     return TransformersEngine(_attach(model, loaded), base, loaded)
+
+
+def named_folders(adapters: Sequence[str]) -> dict[str, Path]:
+    """`DIR` and `NAME=DIR` as names and folders; an unnamed folder is called by its own name where that is a name.
+
+    Raises:
+        UsageError: two adapters of one name, or a name that cannot be one.
+    """
+    folders: dict[str, Path] = {}
+    for number, given in enumerate(adapters, start=1):
+        head, separator, tail = given.partition("=")
+        named = separator and not Path(given).exists()
+        folder = Path(tail if named else given).expanduser()
+        own_name = folder.resolve().name
+        name = head if named else own_name if NAME.fullmatch(own_name) else f"adapter-{number}"
+        if not NAME.fullmatch(name) or name == BASE:
+            raise UsageError("error.engine.bad_name", where=f"--adapter {given}", name=name)
+        if name in folders:
+            raise UsageError("error.engine.name_twice", where=f"--adapter {given}", name=name)
+        folders[name] = folder
+    return folders
 
 
 class _Streamer:
@@ -240,23 +261,6 @@ class _Streamer:
     def _flush(self, text: str) -> None:
         self._write(text[self._written :])
         self._written = len(text)
-
-
-def _named_folders(adapters: Sequence[str]) -> dict[str, Path]:
-    """`DIR` and `NAME=DIR` as names and folders; an unnamed folder is called by its own name where that is a name."""
-    folders: dict[str, Path] = {}
-    for number, given in enumerate(adapters, start=1):
-        head, separator, tail = given.partition("=")
-        named = separator and not Path(given).exists()
-        folder = Path(tail if named else given).expanduser()
-        own_name = folder.resolve().name
-        name = head if named else own_name if NAME.fullmatch(own_name) else f"adapter-{number}"
-        if not NAME.fullmatch(name) or name == BASE:
-            raise UsageError("error.engine.bad_name", where=f"--adapter {given}", name=name)
-        if name in folders:
-            raise UsageError("error.engine.name_twice", where=f"--adapter {given}", name=name)
-        folders[name] = folder
-    return folders
 
 
 def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) -> ModelOptions:

@@ -1,0 +1,103 @@
+"""Each way an adapter can be worthless has its own sentence, and praise needs every figure that was taken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pangzhu.messages import LANGUAGES, catalogue
+from pangzhu.report.verdict import NOTHING, Reached, Share, judge
+
+GOOD = Reached(
+    taught=Share(170, 170),
+    taught_ended=Share(170, 170),
+    reworded=Share(33, 34),
+    recited=Share(1, 20),
+    agreement=0.95,
+    choices_lost=(0.01, False),
+)
+
+
+def verdict_of(reached: Reached) -> str:
+    return judge(reached)[0].key
+
+
+def test_everything_reached_is_praised_with_its_counts() -> None:
+    (verdict,) = judge(GOOD)
+    assert verdict.key == "verdict.learned"
+    assert verdict.tone == "good"
+    assert verdict.values == {"num": 170, "total": 170, "reworded": 33, "num_reworded": 34}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"unchanged": True}, "verdict.unchanged"),
+        ({"taught_ended": Share(10, 170)}, "verdict.runs_on"),
+        ({"taught": Share(20, 170)}, "verdict.not_learned"),
+        ({"agreement": 0.4}, "verdict.broken"),
+    ],
+)
+def test_a_fault_that_makes_it_useless_is_the_verdict(changes: dict[str, object], key: str) -> None:
+    (verdict,) = judge(replace(GOOD, **changes))
+    assert (verdict.key, verdict.tone) == (key, "bad")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"agreement": 0.8}, "verdict.drifted"),
+        ({"choices_lost": (0.12, True)}, "verdict.choices_lost"),
+        ({"recited": Share(7, 20)}, "verdict.recites"),
+        ({"reworded": Share(15, 34)}, "verdict.by_heart"),
+    ],
+)
+def test_a_lesser_fault_is_a_remark_and_the_praise_is_not_whole(changes: dict[str, object], key: str) -> None:
+    verdict, remark = judge(replace(GOOD, **changes))
+    assert (verdict.key, verdict.tone) == ("verdict.learned", "partly")
+    assert (remark.key, remark.tone) == (key, "partly")
+
+
+def test_what_is_learned_in_part_is_not_praised() -> None:
+    (verdict,) = judge(replace(GOOD, taught=Share(120, 170)))
+    assert (verdict.key, verdict.tone) == ("verdict.partly_learned", "partly")
+
+
+def test_what_makes_an_adapter_useless_comes_before_what_it_reached() -> None:
+    everything = Reached(
+        taught=Share(0, 10), taught_ended=Share(0, 10), reworded=Share(0, 5), recited=Share(5, 5), agreement=0.1
+    )
+    keys = [verdict.key for verdict in judge(everything)]
+    assert keys == [
+        "verdict.runs_on",
+        "verdict.not_learned",
+        "verdict.broken",
+        "verdict.recites",
+        "verdict.by_heart",
+    ]
+    assert [verdict.key for verdict in judge(replace(everything, unchanged=True))] == ["verdict.unchanged"]
+
+
+def test_what_was_not_asked_is_neither_praised_nor_blamed() -> None:
+    assert verdict_of(Reached()) == "verdict.nothing_asked"
+    assert verdict_of(Reached(taught=Share(5, 5))) == "verdict.taught"
+    assert verdict_of(Reached(taught=Share(5, 5), reworded=NOTHING, recited=Share(0, 0))) == "verdict.taught"
+
+
+def test_an_interval_that_holds_zero_is_no_loss() -> None:
+    assert verdict_of(replace(GOOD, choices_lost=(0.2, False))) == "verdict.learned"
+    assert verdict_of(replace(GOOD, choices_lost=(-0.2, True))) == "verdict.learned"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_verdict_has_its_sentence(language: str) -> None:
+    sentences = catalogue(language)
+    reached = [GOOD, Reached(), Reached(taught=Share(1, 1)), Reached(unchanged=True)]
+    reached += [
+        replace(GOOD, taught_ended=Share(0, 9), taught=Share(0, 9), agreement=0.1),
+        replace(GOOD, agreement=0.8),
+    ]
+    reached += [replace(GOOD, taught=Share(8, 10), recited=Share(9, 9), reworded=Share(0, 3), choices_lost=(0.5, True))]
+    for verdict in (verdict for one in reached for verdict in judge(one)):
+        assert sentences[verdict.key].format(**verdict.values)
