@@ -132,7 +132,7 @@ def test_the_report_is_written_as_one_file_and_said(
 ) -> None:
     file = write_report(tmp_path / "report.html", asked, folders(trained))
     html = file.read_text(encoding="utf-8")
-    assert html.startswith("<!doctype html>")
+    assert html.startswith("<!DOCTYPE html>")
     assert html.count("<svg") == 2
     assert "<script" not in html
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -10,7 +10,7 @@ MESSAGES = {
     "report.right.general": "这里没有任何数字能说明它懂得教过之外的知识。",
     "report.content": "回答里有什么",
     "report.content.intro": "ROUGE-L：回答有多少字按顺序出现在期望的回答里，满分 100；底线是拿别的题的答案来比能得的分。"
-    "张冠李戴：没教过的题答成了教过的答案。",
+    "照背：没教过的题答成了教过的答案。",
     "report.kept": "基座的本领还在吗",
     "report.kept.intro": "与所教内容无关的通用问题。",
     "report.kept.measure": "指标",
@@ -56,7 +56,7 @@ MESSAGES = {
     "verdict.broken": "通用回答坏了：基座自己的用词，只有 {agreement:.0%} 仍是首选。",
     "verdict.drifted": "离基座远了：在通用问题上，基座自己的用词有 {agreement:.0%} 仍是首选。",
     "verdict.choices_lost": "通用能力下降：选择题答对的少了 {lost:.0%}，不能用偶然来解释。",
-    "verdict.recites": "张冠李戴：没教过的 {total} 题中，{num} 题答成了教过的答案。",
+    "verdict.recites": "照背：没教过的 {total} 题中，{num} 题答成了教过的答案。",
     "verdict.by_heart": "只会死记：同样的内容换个说法，{total} 题中 {num} 题按教的回答。",
     "verdict.nothing_asked": "没有问教过的问题，说不出学会了什么。",
     "verdict.taught": "学会了：教过的 {total} 题中，{num} 题按教的回答；没有问换了说法的题。",
