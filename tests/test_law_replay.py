@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import Counter
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from pangzhu.data import load_dataset
 from pangzhu.examples import example
-from tests.test_law_data import bare, law_rows, taught
+from tests.test_law_data import bare, by_fact, evaluation, law_rows, taught
 
 Row = dict[str, str]
 
 FIELDS = {"instruction", "input", "output", "kind"}
+NEAR = "near"  # beside a taught fact: the same words, another question of law; names the fact
+FAR_APART = 0.3  # as much as two questions may resemble each other that have nothing to do with one another
 LABEL_ALONE = "只回答"  # such an instruction is answered with one of the labels that it names
 
 
@@ -42,6 +46,11 @@ def rows(kind: str) -> tuple[Row, ...]:
     return tuple(row for row in read_rows(example("law_replay.json")) if row["kind"] == kind)
 
 
+@cache
+def near_rows() -> tuple[Row, ...]:
+    return tuple(row for row in rows("boundary") if NEAR in row)
+
+
 def pairs(text: str) -> set[str]:
     """Each two neighbouring characters of a question."""
     return {first + second for first, second in zip(folded(text), folded(text)[1:], strict=False)}
@@ -52,14 +61,18 @@ def resemblance(one: str, other: str) -> float:
     return len(pairs(one) & pairs(other)) / len(pairs(one) | pairs(other))
 
 
-def test_forty_everyday_rows_and_thirty_declined_ones_stand_beside_the_law_facts() -> None:
-    assert (len(rows("replay")), len(rows("boundary"))) == (40, 30)
-    assert len(load_dataset(example("law_replay.json")).conversations) == 70
+def closest(question: str, known: list[str]) -> float:
+    return max(resemblance(question, other) for other in known)
 
 
-def test_every_row_has_exactly_the_four_fields() -> None:
+def test_forty_everyday_rows_and_ninety_eight_declined_ones_stand_beside_the_law_facts() -> None:
+    assert (len(rows("replay")), len(rows("boundary")), len(near_rows())) == (40, 30 + 68, 68)
+    assert len(load_dataset(example("law_replay.json")).conversations) == 40 + 30 + 68
+
+
+def test_every_row_has_exactly_the_four_fields_and_a_near_one_its_fact() -> None:
     for row in (*rows("replay"), *rows("boundary")):
-        assert set(row) == FIELDS
+        assert set(row) == FIELDS | ({NEAR} if row in near_rows() else set())
         assert all(value == value.strip() for value in row.values()), row
 
 
@@ -103,10 +116,34 @@ def test_every_declined_question_gets_the_same_honest_answer() -> None:
     assert not [row.answer for row in law_rows() if row.answer[:4] == answer[:4]]
 
 
-def test_declined_questions_resemble_no_fact_of_the_law_example() -> None:
+def test_every_taught_fact_has_exactly_two_near_rows() -> None:
+    assert Counter(row[NEAR] for row in near_rows()) == dict.fromkeys(by_fact(taught()), 2)
+
+
+def test_declined_questions_resemble_no_question_of_the_evaluation() -> None:
+    asked = [row.question for row in evaluation("reworded") + evaluation("untaught")]
+    assert [row for row in rows("boundary") if closest(row["instruction"], asked) > FAR_APART] == []
+
+
+def test_declined_questions_resemble_no_taught_fact_but_the_one_they_stand_beside() -> None:
+    for row in rows("boundary"):
+        others = [known.question for known in taught() if known.fact != row.get(NEAR)]
+        assert closest(row["instruction"], others) <= FAR_APART, row
+
+
+def test_near_rows_resemble_their_own_fact_the_most_but_no_more_than_its_wordings_do_each_other() -> None:
+    groups = by_fact(taught())
+    reworded = [(one.question, other.question) for same in groups.values() for one, other in combinations(same, 2)]
+    limit = max(resemblance(one, other) for one, other in reworded)
+    for row in near_rows():
+        own = closest(row["instruction"], [known.question for known in groups[row[NEAR]]])
+        others = [known.question for known in taught() if known.fact != row[NEAR]]
+        assert closest(row["instruction"], others) < own <= limit, row
+
+
+def test_no_two_declined_questions_resemble_each_other() -> None:
     declined = [row["instruction"] for row in rows("boundary")]
-    close = [(one, row.question) for one in declined for row in law_rows() if resemblance(one, row.question) > 0.3]
-    assert close == []
+    assert [pair for pair in combinations(declined, 2) if resemblance(*pair) > FAR_APART] == []
 
 
 def test_declined_questions_are_asked_as_the_taught_ones_are() -> None:
