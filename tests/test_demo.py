@@ -270,6 +270,7 @@ def tiny(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     monkeypatch.setattr(demo, "train", train)
     monkeypatch.setattr(demo, "questions", lambda: TAUGHT)
     monkeypatch.setattr(demo.Comparison, "write", lambda _self, folder: folder / "answers.jsonl")
+    monkeypatch.setattr(demo.Evaluation, "write", lambda _self, folder: folder / "evaluation.json")
     monkeypatch.setattr(demo, "example", lambda name: GENERAL[name](tmp_path))
     monkeypatch.setattr(demo, "write_report", lambda file, *_: file)
     return recipes

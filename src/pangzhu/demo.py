@@ -21,6 +21,7 @@ from pangzhu.data.conversation import Conversation
 from pangzhu.drift import measure_drift
 from pangzhu.engines.transformers import load_engine
 from pangzhu.errors import VerificationError
+from pangzhu.evaluate import Evaluation
 from pangzhu.examples import example
 from pangzhu.messages import say, text
 from pangzhu.questions import choices_of
@@ -141,6 +142,8 @@ def run(config: DemoConfig) -> DemoResult:
     say("compare.written", file=comparison.write(run_dir))
     say("compare.written", file=recall.write(run_dir / "recall"))
     everything = with_general_ability(engine, comparison, recall.rows)
+    kept = Evaluation(comparison.base_name, (), choices=everything.choices, drifts=everything.drifts)
+    say("evaluate.written", file=kept.write(run_dir))
     write_report(run_dir / REPORT, everything, {ADAPTER: config.output_dir})
     return DemoResult(trained, comparison, recall.rows)
 

@@ -1,0 +1,200 @@
+"""`python -m benchmarks.check_report FOLDER`: every figure of a report, computed again from what the run wrote down.
+
+It shares no code with the package: the answers are read from `run/answers.jsonl` and `run/recall/answers.jsonl`, the curves
+from `run/metrics.jsonl`, choices and drift from `run/evaluation.json`, and the page as a browser would. Figures that are
+drawn by lot (intervals of gains, the floor of ROUGE-L) are not drawn again. Exits 1 where a figure differs.
+"""
+
+import json
+import math
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+KINDS = {"教过的": "taught", "换了说法的": "reworded", "没教过的": "untaught", "通用的": "general", "全部": "all"}
+KINDS |= {"taught": "taught", "re-worded": "reworded", "untaught": "untaught", "general": "general", "all": "all"}
+TAUGHT = ("taught", "reworded")
+DASH = "–"
+MOST_PIXELS = 0.11  # coordinates are written with one digit
+ARTICLE = re.compile("第[零〇一二三四五六七八九十百千0-9]+条")
+
+
+class Page(HTMLParser):
+    """Cells of all table rows, and points of all curves."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.curves: list[list[tuple[float, float]]] = []
+        self.verdict = ""
+        self._in_cell = self._in_verdict = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._in_cell = True
+        elif tag == "polyline":
+            points = (dict(attrs)["points"] or "").split()
+            self.curves.append([(float(x), float(y)) for x, y in (point.split(",") for point in points)])
+        elif tag == "strong":
+            self._in_verdict = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in ("td", "th")
+        self._in_verdict = self._in_verdict and tag != "strong"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.tables[-1][-1][-1] += data
+        if self._in_verdict:
+            self.verdict += data
+
+
+def main() -> None:
+    """Compare, print every figure, and exit 1 where one differs."""
+    run = Path(sys.argv[1]) / "run"
+    found = list(differences(run))
+    for line in found or ["every figure is the one that the answers give"]:
+        print(line)
+    sys.exit(1 if found else 0)
+
+
+def differences(run: Path) -> Iterator[str]:
+    """A line for each figure of `run/report.html` that is not the one computed here."""
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    rows = [row for file in (run / "answers.jsonl", run / "recall" / "answers.jsonl") for row in _lines(file)]
+    right, content, *kept = page.tables
+    for cells in right[1:]:
+        yield from _compare(cells, _right_cells(rows, *_key(cells)), columns=(2, 3, 5))
+        yield from _compare([cells[4].split(" ")[0]], [_gain(rows, *_key(cells))], columns=(0,))
+    for cells in content[1:]:
+        without_floor = [*cells[:2], cells[2].split(" ")[0], *cells[3:]]
+        yield from _compare(without_floor, _content_cells(rows, *_key(cells)), columns=(2, 3, 4))
+    yield from _check_kept(kept, run / "evaluation.json")
+    logged = _lines(run / "metrics.jsonl")
+    for name, curve in zip(("loss", "learned"), page.curves, strict=False):
+        yield from _check_curve(name, curve, [float(line[name]) for line in logged])
+    taught = [row for row in rows if row["kind"] == "taught"]
+    for number in (sum(_is_right(row, _adapter(rows)) for row in taught), len(taught)):
+        if str(number) not in re.findall(r"\d+", page.verdict):
+            yield f"the verdict does not say {number}: {page.verdict}"
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def _key(cells: list[str]) -> tuple[str, str]:
+    return KINDS[cells[0]], cells[1]
+
+
+def _compare(shown: list[str], computed: list[str], *, columns: tuple[int, ...]) -> Iterator[str]:
+    for column, value in zip(columns, computed, strict=True):
+        if shown[column] != value:
+            yield f"{' '.join(shown[:2])}: the page says {shown[column]}, the answers give {value}"
+
+
+def _adapter(rows: list[dict[str, Any]]) -> str:
+    return next(name for row in rows for name in row["answers"] if name != "base")
+
+
+def _bare(text: str) -> str:
+    """Letters and figures alone, full-width forms folded."""
+    folded = unicodedata.normalize("NFKC", text)
+    kept = (char for char in folded if not char.isspace())
+    return "".join(char for char in kept if unicodedata.category(char)[0] != "P" or char in "%‰")
+
+
+def _is_right(row: dict[str, Any], model: str) -> bool:
+    return _bare(row["answers"][model]["text"]) == _bare(row["expected"])
+
+
+def _of(rows: list[dict[str, Any]], kind: str, model: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["kind"] == kind and model in row["answers"]]
+
+
+def _right_cells(rows: list[dict[str, Any]], kind: str, model: str) -> list[str]:
+    own = _of(rows, kind, model)
+    num, total = sum(_is_right(row, model) for row in own), len(own)
+    ended = sum(row["answers"][model]["ended"] for row in own)
+    low, high = _wilson(num, total)
+    return [f"{num}/{total}", f"{100 * num / total:.0f}% [{100 * low:.0f}–{100 * high:.0f}]", f"{ended}/{total}"]
+
+
+def _wilson(num: int, total: int) -> tuple[float, float]:
+    """Roots of (p - num/total)^2 = z^2 p (1 - p) / total."""
+    z = 1.959964
+    share = num / total
+    a, b, c = 1 + z * z / total, -(2 * share + z * z / total), share * share
+    root = math.sqrt(max(0.0, b * b - 4 * a * c))
+    return abs((-b - root) / (2 * a)), (-b + root) / (2 * a)
+
+
+def _gain(rows: list[dict[str, Any]], kind: str, model: str) -> str:
+    both = [row for row in _of(rows, kind, model) if "base" in row["answers"]]
+    if model == "base" or not both:
+        return DASH
+    gained = sum(_is_right(row, model) - _is_right(row, "base") for row in both)
+    return f"{round(100 * gained / len(both)):+d}"
+
+
+def _content_cells(rows: list[dict[str, Any]], kind: str, model: str) -> list[str]:
+    own = _of(rows, kind, model)
+    pairs = [(row["answers"][model]["text"], row["expected"]) for row in own]
+    rouge = sum(_rouge(_bare(answer), _bare(expected)) for answer, expected in pairs) / len(own)
+    citing = [(set(ARTICLE.findall(answer)), set(ARTICLE.findall(expected))) for answer, expected in pairs]
+    asked = [(mine, wanted) for mine, wanted in citing if wanted]
+    cited = f"{sum(mine == wanted for mine, wanted in asked)}/{len(asked)}" if asked else DASH
+    taught = {_bare(row["expected"]) for row in rows if row["kind"] in TAUGHT}
+    recited = sum(_bare(answer) in taught for answer, _ in pairs)
+    return [f"{100 * rouge:.0f}", cited, f"{recited}/{len(own)}" if kind == "untaught" else DASH]
+
+
+def _rouge(answer: str, expected: str) -> float:
+    """F1 of the longest common subsequence, by the table of the textbooks."""
+    before = [0] * (len(expected) + 1)
+    for char in answer:
+        row = [0]
+        for place, other in enumerate(expected):
+            row.append(before[place] + 1 if char == other else max(before[place + 1], row[-1]))
+        before = row
+    return 2 * before[-1] / max(1, len(answer) + len(expected))
+
+
+def _check_kept(tables: list[list[list[str]]], file: Path) -> Iterator[str]:
+    """Choices and drift against the file that keeps them."""
+    if not tables:
+        return
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    shown = "\n".join(" ".join(cells) for cells in tables[0])
+    wanted = [f"{share['num_right']}/{share['num_rows']}" for share in kept["choices"]]
+    for drift in kept["drift"]:
+        wanted += [f"{100 * drift['agreement']['value']:.1f}%", f"{drift['kl']['value']:.3f}", str(drift["num_tokens"])]
+    yield from (f"what was kept of the base lacks {figure}" for figure in wanted if figure not in shown)
+
+
+def _check_curve(name: str, curve: list[tuple[float, float]], values: list[float]) -> Iterator[str]:
+    """Heights on the page are one straight line of the logged values."""
+    if len(curve) != len(values):
+        yield f"the curve of {name} has {len(curve)} points, {len(values)} were logged"
+        return
+    heights = [y for _, y in curve]
+    low, high = values.index(min(values)), values.index(max(values))
+    spread = values[high] - values[low]
+    for value, height in zip(values, heights, strict=True):
+        share = (value - values[low]) / spread if spread else 0.0
+        if abs(heights[low] + share * (heights[high] - heights[low]) - height) > MOST_PIXELS:
+            yield f"the curve of {name} does not show {value}"
+
+
+if __name__ == "__main__":
+    main()
