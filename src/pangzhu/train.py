@@ -35,6 +35,7 @@ from pangzhu.preparation import (
     require_trainable,
 )
 from pangzhu.progress import Progress, say_step
+from pangzhu.report.build import write_run_report
 from pangzhu.tokenization import supervised_preview
 from pangzhu.trainer import RowTrainer, confirm_learned
 
@@ -180,6 +181,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     )
     _publish(config, base, rows, run=run, model=model, result=result)
     checkpoint.write_record(run.folder, replace(record, state="finished", result=result.as_json()))
+    write_run_report(config.output_dir)
     return result
 
 

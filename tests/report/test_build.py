@@ -15,7 +15,7 @@ from pangzhu.data import load_dataset
 from pangzhu.engines import visible
 from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.messages import LANGUAGES, Language, set_language
-from pangzhu.report.build import build_page, write_report
+from pangzhu.report.build import build_page, build_run_page, write_report
 from pangzhu.report.figures import Asked
 from tests.use_helpers import ENGLISH, GREEDY, Trained, rows_of, write_rows
 
@@ -125,6 +125,22 @@ def test_an_adapter_that_answers_as_the_base_does_is_said_to_change_nothing(aske
     page = build_page(Asked(asked.base_name, ("base", "copy"), rows), {})
     assert page.verdict.startswith("The adapter changes nothing")
     assert page.tone == "bad"
+
+
+def test_a_run_that_was_asked_nothing_tells_its_rows_and_claims_no_more(trained: Trained) -> None:
+    set_language("en")
+    page = build_run_page(trained.english)
+    assert page.verdict.startswith("Learned: the published weights give back 4 of 4 rows")
+    assert page.tone == "good"
+    assert not page.tables
+    assert not page.groups
+    assert len(page.curves) == 2
+
+
+def test_every_finished_run_has_its_report(trained: Trained) -> None:
+    html = (trained.english / RUN / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in html
+    assert str(len(ENGLISH)) in html
 
 
 def test_the_report_is_written_as_one_file_and_said(

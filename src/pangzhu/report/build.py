@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pangzhu import checkpoint
+from pangzhu.adapter import read_manifest
 from pangzhu.compare.rows import ComparedRow
 from pangzhu.engines import visible
 from pangzhu.engines.transformers import BASE
@@ -30,6 +31,30 @@ def write_report(file: Path, asked: Asked, adapters: Mapping[str, Path]) -> Path
     checkpoint.write_atomically(file, render(build_page(asked, adapters)))
     say("report.written", file=file)
     return file
+
+
+def write_run_report(folder: Path) -> Path:
+    """Write the page of a run that was asked nothing yet, into its run folder, and say where."""
+    file = folder / checkpoint.RUN / REPORT
+    checkpoint.write_atomically(file, render(build_run_page(folder)))
+    say("report.written", file=file)
+    return file
+
+
+def build_run_page(folder: Path) -> Page:
+    """The page of a run that was asked nothing yet: how many of its rows the published weights give back."""
+    manifest = read_manifest(folder)
+    num, total = (int(manifest.metrics[name]) for name in ("num_learned", "num_rows"))
+    base = manifest.base.public_id or manifest.base.name
+    return Page(
+        title=text("report.title", models=folder.resolve().name, base=base),
+        verdict=text("report.rows_learned", num=num, total=total),
+        tone="good" if num == total else "partly",
+        remarks=(text("report.nothing_asked"),),
+        curves=curves_of(folder),
+        lists=entries_of(folder),
+        commands=_commands(folder),
+    )
 
 
 def build_page(asked: Asked, adapters: Mapping[str, Path]) -> Page:
@@ -84,7 +109,7 @@ def _answer(row: ComparedRow, model: str) -> ShownAnswer:
 
 
 def _commands(folder: Path) -> tuple[tuple[str, str], ...]:
-    """How to talk with the adapter, and how to load it without Pangzhu."""
+    """How to talk with the adapter, ask it more, and load it without Pangzhu."""
     name = folder.as_posix()
     loading = (
         "from peft import AutoPeftModelForCausalLM\n"
@@ -92,4 +117,9 @@ def _commands(folder: Path) -> tuple[tuple[str, str], ...]:
         f"model = AutoPeftModelForCausalLM.from_pretrained({name!r})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({name!r})"
     )
-    return (text("report.use.chat"), f'pangzhu chat --adapter "{name}"'), (text("report.use.peft"), loading)
+    comparing = f'pangzhu compare --adapter "{name}" --dataset_path questions.jsonl --output_dir compared'
+    return (
+        (text("report.use.chat"), f'pangzhu chat --adapter "{name}"'),
+        (text("report.use.compare"), comparing),
+        (text("report.use.peft"), loading),
+    )

@@ -3,6 +3,9 @@
 MESSAGES = {
     "report.title": "{models} on {base}",
     "report.written": "Report: {file}",
+    "report.rows_learned": "Learned: the published weights give back {num} of {total} rows word for word, each by a margin.",
+    "report.nothing_asked": "These are the training rows themselves. What other wordings and other questions get is known once they are asked.",
+    "report.use.compare": "Ask base and adapter your own questions, and read them in a report like this one:",
     "report.right": "What was answered rightly",
     "report.right.intro": "Right is the expected answer, white space and punctuation set aside. Taught: the training questions. Re-worded: the "
     "same facts in wordings never trained. Untaught: facts of the same kind that were never taught, where no gain is expected.",

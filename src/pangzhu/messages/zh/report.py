@@ -3,6 +3,9 @@
 MESSAGES = {
     "report.title": "{models}（基座 {base}）",
     "report.written": "报告：{file}",
+    "report.rows_learned": "学会了：用发布的权重，{total} 行中有 {num} 行能逐字说出，而且每个词元都领先一段距离。",
+    "report.nothing_asked": "这说的是训练数据本身。换个说法、问别的问题会怎样，要问过才知道。",
+    "report.use.compare": "用你自己的问题去问基座和适配器，得到这样一份报告：",
     "report.right": "答对了什么",
     "report.right.intro": "去掉空白和标点后与期望的回答相同才算对。教过的：训练里的原题；换了说法的：同样的内容，没训练过的说法；"
     "没教过的：同类但从没教过的内容，本来就不该指望有提高。",
