@@ -11,21 +11,25 @@ Left to others: laying rows end to end (`pangzhu.batching`).
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from pangzhu.config import Overlong, TrainOn
 from pangzhu.data.conversation import Conversation, Location, Role, Turn
 from pangzhu.data.findings import Finding
 from pangzhu.errors import ModelError
-from pangzhu.template import PromptContract, control_token_ids, render
+from pangzhu.template import PromptContract, control_token_ids, is_plain, render, render_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # torch's cross_entropy skips this label
+ROWS_AHEAD = 512  # rows rendered and tokenized with one call
+
+Rendering = tuple[tuple[Turn, ...], bool]  # turns, and whether the head of an answer follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,19 @@ class Labeller:
         self._contract = contract
         self._train_on = train_on
         self._neutral: dict[tuple[Role, ...], list[int]] = {}
+        self._ahead: dict[Rendering, list[int]] = {}
+
+    def render_ahead(self, conversations: Iterable[Conversation]) -> None:
+        """Render what the examples of these conversations will ask for, many at once, which is several times faster.
+
+        Only texts without anything to neutralise; what the template refuses is left to `examples`, which knows its row.
+        """
+        wanted = dict.fromkeys(chain.from_iterable(map(self._renderings, conversations)))
+        self._ahead = {}
+        for is_prompt in (False, True):
+            self._render_all(
+                [turns for turns, prompt in wanted if prompt is is_prompt and self._are_plain(turns)], is_prompt
+            )
 
     def examples(self, conversation: Conversation) -> list[TokenizedExample]:
         """The examples of one conversation: one, or one an assistant turn where the template rewrites earlier ones.
@@ -110,17 +127,48 @@ class Labeller:
         turns = conversation.turns
         whole = self._ids(turns)
         self._prove_control_tokens(turns, whole)
-        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
-        if self._train_on == "last":
-            answers = answers[-1:]
         if self._train_on == "all":
             return [self._whole_sequence(whole, conversation.location)]
-        spans = [self._span(turns[: index + 1], whole if index == len(turns) - 1 else None) for index in answers]
+        last = len(turns) - 1
+        spans = [self._span(turns[: index + 1], whole if index == last else None) for index in self._answers(turns)]
         if all(_is_prefix(ids[:end], whole) for ids, _, end in spans):
             return [_example(whole, [(start, end) for _, start, end in spans], conversation.location)]
         return [_example(ids, [(start, end)], conversation.location) for ids, start, end in spans]
 
+    def _render_all(self, chats: Sequence[tuple[Turn, ...]], is_prompt: bool) -> None:
+        """Where the template refuses one, its half of them is halved again, so that the others are still done together."""
+        try:
+            rendered = (
+                render_plain(self._tokenizer, self._contract, chats, add_generation_prompt=is_prompt) if chats else []
+            )
+        except ModelError:
+            if len(chats) > 1:
+                middle = len(chats) // 2
+                self._render_all(chats[:middle], is_prompt)
+                self._render_all(chats[middle:], is_prompt)
+            return
+        self._ahead |= {(turns, is_prompt): ids for turns, ids in zip(chats, rendered, strict=True)}
+
+    def _renderings(self, conversation: Conversation) -> Iterator[Rendering]:
+        """What `examples` will render of a conversation."""
+        turns = conversation.turns
+        yield turns, False
+        for index in self._answers(turns):
+            yield turns[:index], True
+            yield turns[: index + 1], False
+
+    def _answers(self, turns: Sequence[Turn]) -> list[int]:
+        """Where the answers stand that are learned by themselves."""
+        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        return {"assistant": answers, "last": answers[-1:], "all": []}[self._train_on]
+
+    def _are_plain(self, turns: Sequence[Turn]) -> bool:
+        system = self._contract.system or ""
+        return self._is_plain(system) and all(self._is_plain(turn.content) for turn in turns)
+
     def _ids(self, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> list[int]:
+        if (ids := self._ahead.get((tuple(turns), add_generation_prompt))) is not None:
+            return ids
         return render(self._tokenizer, self._contract, turns, add_generation_prompt=add_generation_prompt)
 
     def _span(self, turns: Sequence[Turn], rendered: list[int] | None) -> tuple[list[int], int, int]:
@@ -157,6 +205,10 @@ class Labeller:
     def _control_ids(self) -> frozenset[int]:
         return control_token_ids(self._tokenizer, self._contract)
 
+    @cached_property
+    def _is_plain(self) -> Callable[[str], bool]:
+        return is_plain(self._tokenizer)
+
 
 def tokenize(
     conversations: Iterable[Conversation],
@@ -173,6 +225,39 @@ def tokenize(
         max_seq_length: longest row allowed, in tokens.
         overlong: what happens to longer rows.
     """
+    batches = tokenize_in_batches(conversations, labeller, max_seq_length=max_seq_length, overlong=overlong)
+    return joined(tokenized for _, tokenized in batches)
+
+
+def joined(datasets: Iterable[TokenizedDataset]) -> TokenizedDataset:
+    """Several lots of rows as one."""
+    parts = list(datasets)
+    return TokenizedDataset(
+        tuple(chain.from_iterable(part.examples for part in parts)),
+        tuple(chain.from_iterable(part.findings for part in parts)),
+        sum(part.num_dropped for part in parts),
+        sum(part.num_truncated for part in parts),
+    )
+
+
+def tokenize_in_batches(
+    conversations: Iterable[Conversation],
+    labeller: Labeller,
+    *,
+    max_seq_length: int,
+    overlong: Overlong = "fail",
+) -> Iterator[tuple[Sequence[Conversation], TokenizedDataset]]:
+    """As `tokenize`, a few hundred conversations at a time, each lot with what became of it: who only counts or shows rows
+    need not hold them all."""
+    rest = iter(conversations)
+    while batch := list(islice(rest, ROWS_AHEAD)):
+        labeller.render_ahead(batch)
+        yield batch, _tokenize_batch(batch, labeller, max_seq_length, overlong)
+
+
+def _tokenize_batch(
+    conversations: Sequence[Conversation], labeller: Labeller, max_seq_length: int, overlong: Overlong
+) -> TokenizedDataset:
     examples: list[TokenizedExample] = []
     findings: list[Finding] = []
     num_dropped = num_truncated = 0
