@@ -21,7 +21,7 @@ SOURCE = Path(pangzhu.__file__).parent
 LAYERS = (  # a module imports from its own line and from those below it
     {"__main__"},
     {"cli"},
-    {"train", "compare", "serve", "export", "doctor", "demo"},
+    {"train", "check", "compare", "serve", "export", "doctor", "demo"},
     {"plan", "chat", "evaluate", "engines", "trainer", "progress", "decisions", "report"},
     {"step", "batching", "preparation"},
     {"fast", "model", "adapter", "checkpoint", "card"},

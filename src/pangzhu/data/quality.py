@@ -1,0 +1,162 @@
+"""What is right in form and yet worth a look: repeated rows, contradictions, questions of the evaluation file, personal data.
+
+Training accepts all of it, so these are warnings, each with its row. A row is given one of the first three at the most:
+exact duplicate (every turn the same), near duplicate (question and answer the same but for case, width, white space and
+punctuation, or both at least 80% alike: `pangzhu.data.similarity`), contradiction (the same question, another answer).
+
+Left to others: what cannot be trained on (`pangzhu.data.findings`).
+
+Try it: `[str(warning) for warning in find_warnings(load_dataset(Path("my.jsonl")).conversations)]`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pangzhu.data.conversation import Conversation, Location
+from pangzhu.data.personal import BANK_CARD, EMAIL, IDENTITY, PHONE, find_personal
+from pangzhu.data.similarity import alike, fold, pair_up
+from pangzhu.messages import text
+
+EXACT = "warning.exact_duplicate"
+NEAR = "warning.near_duplicate"
+CONTRADICTION = "warning.contradiction"
+OVERLAP = "warning.evaluation_overlap"
+KEYS = (EXACT, NEAR, CONTRADICTION, OVERLAP, PHONE, IDENTITY, EMAIL, BANK_CARD)
+PERSONAL = (PHONE, IDENTITY, EMAIL, BANK_CARD)
+
+
+@dataclass(frozen=True, slots=True)
+class RowWarning:
+    """Something about one row that its owner should look at and that stops nothing.
+
+    Args:
+        key: catalogue key `warning.NAME`, a sentence about all rows of the kind; the remedy under `warning.NAME.fix`.
+        location: the row.
+        other: the row it repeats, contradicts or shares its question with.
+        shown: what was found in it, masked.
+    """
+
+    key: str
+    location: Location
+    other: Location | None = None
+    shown: str = ""
+
+    @property
+    def detail(self) -> str:
+        """What there is to see: the other row's place, or what was found."""
+        return text("warning.other", other=self.other) if self.other else self.shown
+
+    def __str__(self) -> str:
+        return text("warning.place", place=self.location, detail=self.detail)
+
+    def as_json(self) -> dict[str, object]:
+        """The warning as plain values."""
+        return {
+            "line": self.location.line,
+            "row": self.location.row,
+            "other": self.other and {"file": str(self.other.file), "line": self.other.line, "row": self.other.row},
+            "shown": self.shown or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Rows that repeat or contradict an earlier one. `firsts` are the indices of those that ask a question first."""
+
+    warnings: tuple[RowWarning, ...]
+    firsts: tuple[int, ...]
+
+
+def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Conversation] = ()) -> tuple[RowWarning, ...]:
+    """All warnings about the rows of a dataset, by kind and then in the order of the file.
+
+    Args:
+        conversations: rows that end with an answer.
+        asked: the rows of an evaluation file, whose questions should not be among them.
+    """
+    repeats = find_repeats(conversations)
+    found = [
+        *repeats.warnings,
+        *_near_duplicates([conversations[index] for index in repeats.firsts]),
+        *(_overlaps(conversations, asked) if asked else ()),
+        *(warning for conversation in conversations for warning in _personal(conversation)),
+    ]
+    return tuple(sorted(found, key=lambda warning: (KEYS.index(warning.key), warning.location.row)))
+
+
+def find_repeats(conversations: Sequence[Conversation]) -> Repeats:
+    """Rows that are the same as an earlier one, folded or as they stand, and rows that answer a question anew."""
+    warnings: list[RowWarning] = []
+    firsts: list[int] = []
+    exact: dict[object, Conversation] = {}
+    answers: dict[str, dict[str, Conversation]] = {}
+    for index, conversation in enumerate(conversations):
+        place = conversation.location
+        same = exact.setdefault(conversation.turns, conversation)
+        if same is not conversation:
+            warnings.append(RowWarning(EXACT, place, same.location))
+            continue
+        known = answers.setdefault(_question(conversation), {})
+        answer = _answer(conversation)
+        if answer in known:
+            warnings.append(RowWarning(NEAR, place, known[answer].location))
+            continue
+        if known:
+            warnings.append(RowWarning(CONTRADICTION, place, next(iter(known.values())).location))
+        else:
+            firsts.append(index)
+        known[answer] = conversation
+    return Repeats(tuple(warnings), tuple(firsts))
+
+
+def _near_duplicates(rows: Sequence[Conversation]) -> Iterator[RowWarning]:
+    """Rows of which question and answer are both alike those of an earlier one."""
+
+    def is_pair(later: int, earlier: int) -> bool:
+        one, other = rows[later], rows[earlier]
+        return alike(_answer(one), _answer(other)) and alike(_question(one), _question(other))
+
+    texts = [f"{_question(row)}\n{_answer(row)}" for row in rows]
+    for later, earlier in pair_up(texts, is_pair).items():
+        yield RowWarning(NEAR, rows[later].location, rows[earlier].location)
+
+
+def _overlaps(conversations: Sequence[Conversation], asked: Sequence[Conversation]) -> Iterator[RowWarning]:
+    """Rows one of whose questions is, folded or nearly, the question of an evaluation row."""
+    wanted = {fold(_last_question(row)): row.location for row in reversed(asked)}
+    shared: dict[int, Location] = {}
+    texts, owners = list(wanted), [-1] * len(wanted)
+    for index, conversation in enumerate(conversations):
+        questions = [fold(turn.content) for turn in conversation.turns if turn.role == "user"]
+        if same := next((question for question in questions if question in wanted), None):
+            shared[index] = wanted[same]
+        else:
+            texts += questions
+            owners += [index] * len(questions)
+    pairs = pair_up(texts, lambda later, earlier: alike(texts[later], texts[earlier]), num_references=len(wanted))
+    for later, earlier in pairs.items():
+        shared.setdefault(owners[later], wanted[texts[earlier]])
+    for index, place in shared.items():
+        yield RowWarning(OVERLAP, conversations[index].location, place)
+
+
+def _personal(conversation: Conversation) -> Iterator[RowWarning]:
+    """What looks like personal data, once a kind."""
+    found: dict[str, str] = {}
+    for turn in conversation.turns:
+        for piece in find_personal(turn.content):
+            found.setdefault(piece.key, piece.shown)
+    return (RowWarning(key, conversation.location, shown=shown) for key, shown in found.items())
+
+
+def _question(conversation: Conversation) -> str:
+    """Everything before the answer, folded turn by turn."""
+    return "\n".join(f"{turn.role}:{fold(turn.content)}" for turn in conversation.prompt)
+
+
+def _answer(conversation: Conversation) -> str:
+    return fold(conversation.answer or "")
+
+
+def _last_question(conversation: Conversation) -> str:
+    return next((turn.content for turn in reversed(conversation.turns) if turn.role == "user"), "")
