@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # torch's cross_entropy skips this label
-ROWS_AHEAD = 512  # rows rendered and tokenized with one call
+ROWS_AHEAD = 256  # rows rendered and tokenized with one call
 
 Rendering = tuple[tuple[Turn, ...], bool]  # turns, and whether the head of an answer follows
 

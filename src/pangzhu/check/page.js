@@ -79,7 +79,7 @@
   }
   data.warnings.forEach((kind, index) => {
     for (const [row, line, detail] of kind.rows)
-      for (const entry of entriesOf(row, line)) entry.warnings.push({ index, sentence: kind.sentence, detail });
+      for (const entry of entriesOf(row, line)) entry.warnings.push({ index, name: kind.name, detail });
   });
   entries.sort((one, other) => one.row - other.row);
 
@@ -176,7 +176,7 @@
       const place = finding.field ? `${finding.field}: ` : "";
       article.append(make("p", `✗ ${place}${finding.reason}\n→ ${finding.fix}`, "note bad"));
     }
-    for (const warning of entry.warnings) article.append(make("p", `! ${warning.sentence} ${warning.detail}`, "note odd"));
+    for (const warning of entry.warnings) article.append(make("p", `! ${warning.name}: ${warning.detail}`, "note odd"));
     if (entry.number === null) {
       if (!entry.problems.length) article.append(make("p", said("page.not_here"), "note"));
       return article;
@@ -257,7 +257,7 @@
   for (const kind of problemKinds.values())
     byId("problem").append(option(kind.key, `${kind.sentence.split("\n")[0]} (${kind.count})`));
   into(byId("warning"), option("", said("page.all")), option("*", said("page.any")));
-  data.warnings.forEach((kind, index) => byId("warning").append(option(String(index), kind.sentence)));
+  data.warnings.forEach((kind, index) => byId("warning").append(option(String(index), `${kind.name} (${kind.rows.length})`)));
 
   byId("kinds").append(listKinds());
   let waiting = 0;

@@ -24,7 +24,8 @@ from typing import TextIO
 from pangzhu.check.anatomy import Anatomist, Run
 from pangzhu.check.result import CheckResult, by_kind
 from pangzhu.data.conversation import Conversation
-from pangzhu.data.quality import PERSONAL
+from pangzhu.data.personal import BANK_CARD, EMAIL, IDENTITY, PHONE
+from pangzhu.data.quality import CONTRADICTION, EXACT, NEAR, OVERLAP, PERSONAL
 from pangzhu.messages import language, say, text
 from pangzhu.tokenization import TokenizedDataset, TokenizedExample
 
@@ -34,6 +35,16 @@ LARGE = 100 * 10**6  # bytes from which a browser takes its time
 BETWEEN_TOKENS = "\x7f"  # JSON leaves it as it is
 CODES = {"control": "c", "template": "t", "people": "p"}  # capital where learned
 PLACEHOLDER = re.compile(r"\{\{([a-z_.]+)\}\}")
+NAMES = {  # of a kind of warning, beside one row
+    EXACT: "page.exact_duplicate",
+    NEAR: "page.near_duplicate",
+    CONTRADICTION: "page.contradiction",
+    OVERLAP: "page.evaluation_overlap",
+    PHONE: "page.phone_number",
+    IDENTITY: "page.identity_number",
+    EMAIL: "page.email_address",
+    BANK_CARD: "page.bank_card",
+}
 TEXTS = (
     "page.title",
     "page.noscript",
@@ -160,7 +171,7 @@ class Page:
         texts |= {key: text(key, **{name: f"{{{name}}}" for name in names}) for key, names in FILLED_IN.items()}
         return {
             "texts": texts,
-            "summary": [*result.counts(), *map(str, result.dataset.notices), *result.verdict()],
+            "summary": [*result.counts(with_bars=False), *map(str, result.dataset.notices)],
             "cautions": [text(key, **values) for key, values in self._cautions(result)],
             "distributions": [found.as_json() for found in result.tally.distributions().values()],
             "index": {name: column.tolist() for name, column in self._index.items()},
@@ -168,6 +179,7 @@ class Page:
             "findings": [finding.as_json() | {"file": None} for finding in result.findings],
             "warnings": [
                 {
+                    "name": text(NAMES[key]),
                     "sentence": text(key, num_rows=len(rows)),
                     "fix": text(f"{key}.fix"),
                     "rows": [[warning.location.row, warning.location.line, warning.detail] for warning in rows],

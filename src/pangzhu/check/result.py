@@ -114,11 +114,11 @@ class CheckResult:
         """Every finding on a line, the warnings by kind, the notices, then the counts and the verdict."""
         warnings = (line for key, rows in by_kind(self.warnings) for line in _kind_lines(key, rows))
         return "\n".join(
-            [*map(str, self.findings), *warnings, *map(str, self.dataset.notices), *self.counts(), *self.verdict()]
+            [*map(str, self.findings), *warnings, *map(str, self.dataset.notices), *self.counts(), *self._where()]
         )
 
-    def counts(self) -> list[str]:
-        """What there is, in a few lines."""
+    def counts(self, *, with_bars: bool = True) -> list[str]:
+        """What there is and what training would say to it, in a few lines; with histograms where they can be drawn so."""
         dataset, tally = self.dataset, self.tally
         summary = text(
             "cli.check.summary",
@@ -142,21 +142,22 @@ class CheckResult:
             num_warnings=len(self.warnings),
             num_notices=len(dataset.notices),
         )
-        return [summary, tokens, *self._distributions(), *self._overlong(), counts]
+        return [summary, tokens, *self._distributions(with_bars), *self._overlong(), counts, *self._verdict()]
 
-    def verdict(self) -> list[str]:
-        """What training would say, and where the page is."""
-        page = [text("cli.check.page", page=self.page)] if self.page else []
+    def _verdict(self) -> list[str]:
         if not self._has_what_to_learn:
-            return [text("error.data.nothing_to_learn"), *page]
+            return [text("error.data.nothing_to_learn")]
         if not self.findings:
-            return [text("cli.check.trainable" if self.warnings else "cli.check.clean"), *page]
-        return [*([text("cli.check.skippable")] if self._may_skip else []), *page]
+            return [text("cli.check.trainable" if self.warnings else "cli.check.clean")]
+        return [text("cli.check.skippable")] if self._may_skip else []
 
-    def _distributions(self) -> Iterator[str]:
+    def _where(self) -> list[str]:
+        return [text("cli.check.page", page=self.page)] if self.page else []
+
+    def _distributions(self, with_bars: bool) -> Iterator[str]:
         for key, found in self.tally.distributions().items():
             yield text(key, least=found.least, median=found.median, p90=found.p90, most=found.most)
-            yield from found.histogram()
+            yield from found.histogram() if with_bars else ()
 
     def _overlong(self) -> list[str]:
         dropped, truncated = self.tally.num_dropped, self.tally.num_truncated

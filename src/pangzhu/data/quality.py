@@ -11,6 +11,7 @@ Try it: `[str(warning) for warning in find_warnings(load_dataset(Path("my.jsonl"
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from pangzhu.data.conversation import Conversation, Location
 from pangzhu.data.personal import BANK_CARD, EMAIL, IDENTITY, PHONE, find_personal
@@ -89,23 +90,20 @@ def find_repeats(conversations: Sequence[Conversation]) -> Repeats:
     warnings: list[RowWarning] = []
     firsts: list[int] = []
     exact: dict[object, Conversation] = {}
-    answers: dict[str, dict[str, Conversation]] = {}
-    for index, conversation in enumerate(conversations):
-        place = conversation.location
-        same = exact.setdefault(conversation.turns, conversation)
-        if same is not conversation:
-            warnings.append(RowWarning(EXACT, place, same.location))
-            continue
-        known = answers.setdefault(_question(conversation), {})
-        answer = _answer(conversation)
-        if answer in known:
-            warnings.append(RowWarning(NEAR, place, known[answer].location))
-            continue
-        if known:
-            warnings.append(RowWarning(CONTRADICTION, place, next(iter(known.values())).location))
+    folded: dict[bytes, Conversation] = {}
+    asked: dict[bytes, Conversation] = {}
+    for index, row in enumerate(conversations):
+        question = _digest(_question(row))
+        earlier = (
+            (EXACT, exact.setdefault(row.turns, row)),
+            (NEAR, folded.setdefault(question + _digest(_answer(row)), row)),
+            (CONTRADICTION, asked.setdefault(question, row)),
+        )
+        found = next(((key, other) for key, other in earlier if other is not row), None)
+        if found:
+            warnings.append(RowWarning(found[0], row.location, found[1].location))
         else:
             firsts.append(index)
-        known[answer] = conversation
     return Repeats(tuple(warnings), tuple(firsts))
 
 
@@ -116,7 +114,7 @@ def _near_duplicates(rows: Sequence[Conversation]) -> Iterator[RowWarning]:
         one, other = rows[later], rows[earlier]
         return alike(_answer(one), _answer(other)) and alike(_question(one), _question(other))
 
-    texts = [f"{_question(row)}\n{_answer(row)}" for row in rows]
+    texts = (f"{_question(row)}\n{_answer(row)}" for row in rows)
     for later, earlier in pair_up(texts, is_pair).items():
         yield RowWarning(NEAR, rows[later].location, rows[earlier].location)
 
@@ -156,6 +154,11 @@ def _question(conversation: Conversation) -> str:
 
 def _answer(conversation: Conversation) -> str:
     return fold(conversation.answer or "")
+
+
+def _digest(text: str) -> bytes:
+    """Sixteen bytes in place of a long text: of 100,000 rows the texts themselves would take much memory."""
+    return blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=16).digest()
 
 
 def _last_question(conversation: Conversation) -> str:

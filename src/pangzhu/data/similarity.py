@@ -14,8 +14,10 @@ Try it: `alike(fold("What is LoRA?"), fold("what is ＬｏＲＡ"))`.
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from hashlib import shake_256
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +61,7 @@ def resemblance(left: str, right: str) -> float:
 
 
 def pair_up(
-    texts: Sequence[str], is_pair: Callable[[int, int], bool], *, num_references: int | None = None
+    texts: Iterable[str], is_pair: Callable[[int, int], bool], *, num_references: int | None = None
 ) -> dict[int, int]:
     """Which text is nearly the same as which earlier one, by index.
 
@@ -69,9 +71,7 @@ def pair_up(
         num_references: so many texts at the head are those the others are compared with, and nothing else is; None
             compares every text with those before it that are not paired themselves.
     """
-    if not texts:
-        return {}
-    signatures = np.concatenate([_sign(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
+    signatures = _sign_all(texts)
     found: dict[int, int] = {}
     refused: set[tuple[int, int]] = set()
 
@@ -119,9 +119,16 @@ def _numbers(text: str) -> list[str]:
 @cache
 def _hash_constants() -> tuple[Signatures, Signatures]:
     """Odd factors and summands, the same in every run."""
-    draw = np.random.default_rng(20_250_101)
-    factors = draw.integers(0, 2**32, size=NUM_HASHES, dtype=_U32) | _U32(1)
-    return factors, draw.integers(0, 2**32, size=NUM_HASHES, dtype=_U32)
+    drawn = np.frombuffer(shake_256(b"pangzhu").digest(8 * NUM_HASHES), dtype="<u4")
+    return drawn[:NUM_HASHES] | _U32(1), drawn[NUM_HASHES:]
+
+
+def _sign_all(texts: Iterable[str]) -> Signatures:
+    rest = iter(texts)
+    batches = [np.empty((0, NUM_HASHES), dtype=_U32)]
+    while batch := list(islice(rest, BATCH)):
+        batches.append(_sign(batch))
+    return np.concatenate(batches)
 
 
 def _sign(texts: Sequence[str]) -> Signatures:

@@ -48,6 +48,14 @@ MESSAGES = {
     "page.figures": "{tokens} tokens, {learned} of them learned ({percent}%)",
     "page.place": "Line {line} (row {row})",
     "page.place_without_line": "Row {row}",
+    "page.exact_duplicate": "exact duplicate",
+    "page.near_duplicate": "near duplicate",
+    "page.contradiction": "another answer to the same question",
+    "page.evaluation_overlap": "question of the evaluation file",
+    "page.phone_number": "phone number",
+    "page.identity_number": "identity number",
+    "page.email_address": "e-mail address",
+    "page.bank_card": "bank card number",
     "page.left_out": (
         "The page shows the tokens of the first {num_rows} rows only; {num_left_out} more were checked and counted, but not "
         "put in. Check a part of the file to see them."
