@@ -328,3 +328,8 @@ def test_batches_follow_each_other_and_lose_nothing() -> None:
     batches = list(tokenize_in_batches(rows, labeller(), max_seq_length=2048))
     assert [row for lot, _ in batches for row in lot] == rows
     assert joined(part for _, part in batches) == run(rows)
+
+
+def test_long_rows_are_tokenized_few_at_a_time() -> None:
+    rows = [conversation("q", "a" * 40_000, line=line) for line in range(7)]
+    assert [len(lot) for lot, _ in tokenize_in_batches(rows, labeller(), max_seq_length=100)] == [3, 3, 1]

@@ -33,7 +33,7 @@ ARCHITECTURES = frozenset(
         "Qwen3ForCausalLM",
     }
 )
-MOST_CACHED_WORDS = 2500
+MOST_CACHED_WORDS = 1000
 HEAD_MODULES = frozenset({"lm_head", "embed_tokens"})
 
 

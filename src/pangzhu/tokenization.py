@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pangzhu.config import Overlong, TrainOn
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # torch's cross_entropy skips this label
-ROWS_AHEAD = 256  # rows rendered and tokenized with one call
+ROWS_AHEAD, LETTERS_AHEAD = 128, 100_000  # at the most are rendered and tokenized with one call
 
 Rendering = tuple[tuple[Turn, ...], bool]  # turns, and whether the head of an answer follows
 
@@ -249,10 +249,23 @@ def tokenize_in_batches(
 ) -> Iterator[tuple[Sequence[Conversation], TokenizedDataset]]:
     """As `tokenize`, a few hundred conversations at a time, each lot with what became of it: who only counts or shows rows
     need not hold them all."""
-    rest = iter(conversations)
-    while batch := list(islice(rest, ROWS_AHEAD)):
+    for batch in _batches(conversations):
         labeller.render_ahead(batch)
         yield batch, _tokenize_batch(batch, labeller, max_seq_length, overlong)
+
+
+def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    """Conversations in lots that take little memory when they are tokenized together."""
+    batch: list[Conversation] = []
+    num_letters = 0
+    for conversation in conversations:
+        batch.append(conversation)
+        num_letters += sum(len(turn.content) for turn in conversation.turns)
+        if len(batch) == ROWS_AHEAD or num_letters >= LETTERS_AHEAD:
+            yield batch
+            batch, num_letters = [], 0
+    if batch:
+        yield batch
 
 
 def _tokenize_batch(

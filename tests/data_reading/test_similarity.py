@@ -91,3 +91,9 @@ def test_with_references_only_later_texts_are_paired_and_only_with_them() -> Non
 def test_few_and_short_texts_are_no_matter(texts: list[str]) -> None:
     pairs = pair_up(texts, lambda later, earlier: texts[later] == texts[earlier])
     assert pairs == ({1: 0} if len(texts) == 2 and texts[0] == texts[1] else {})
+
+
+def test_huge_texts_are_compared_too_and_keep_their_places_among_the_others() -> None:
+    huge = SENTENCE * 5000
+    texts = ["short text of its own", huge, SENTENCE, huge, "another short one", SENTENCE]
+    assert pair_up(texts, lambda later, earlier: texts[later] == texts[earlier]) == {3: 1, 5: 2}

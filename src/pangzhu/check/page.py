@@ -127,14 +127,15 @@ class Page:
 
     def finish(self, result: CheckResult) -> None:
         """Write what is known at the end, and put the page where it was asked for."""
-        data = as_json(self._data(result))
+        cautions = self._cautions(result)
+        data = as_json(self._data(result) | {"cautions": [text(key, **values) for key, values in cautions]})
         self._write(f'<script type="application/json" id="data">{data}</script>\n')
         self._write(self._tail)
         self._opened.flush()
         os.fsync(self._opened.fileno())
         self._opened.close()
         self._unfinished.replace(self.file)
-        for key, values in self._cautions(result):
+        for key, values in cautions:
             say(key, **values)
 
     def abandon(self) -> None:
@@ -172,7 +173,6 @@ class Page:
         return {
             "texts": texts,
             "summary": [*result.counts(with_bars=False), *map(str, result.dataset.notices)],
-            "cautions": [text(key, **values) for key, values in self._cautions(result)],
             "distributions": [found.as_json() for found in result.tally.distributions().values()],
             "index": {name: column.tolist() for name, column in self._index.items()},
             "pieces": list(self._pieces),

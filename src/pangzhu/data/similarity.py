@@ -17,7 +17,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from hashlib import shake_256
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ NUM_HASHES = NUM_BANDS * HASHES_A_BAND
 MIN_ALIKE = 0.8
 MIN_EQUAL_HASHES = round(0.6 * NUM_HASHES)  # of a pair that is 80% alike, one in ten thousand has fewer
 MOST_COMPARED = 8  # texts of one band that a further one is compared with; many that are only half alike may share it
-BATCH = 2048  # texts hashed together: their shingles stay in the processor's cache
+LETTERS_A_BATCH = 300_000  # hashed together: their shingles stay in the processor's cache
 
 KEPT_PUNCTUATION = "#%‰&*@/\\.-"  # part of what is said: C#, 5%, a/b; the last two beside digits only
 NUMERALS = "零〇一二三四五六七八九十百千万亿两"
@@ -124,11 +123,17 @@ def _hash_constants() -> tuple[Signatures, Signatures]:
 
 
 def _sign_all(texts: Iterable[str]) -> Signatures:
-    rest = iter(texts)
-    batches = [np.empty((0, NUM_HASHES), dtype=_U32)]
-    while batch := list(islice(rest, BATCH)):
-        batches.append(_sign(batch))
-    return np.concatenate(batches)
+    """The signature of each text, `(number of texts, NUM_HASHES)`; of a huge text that of its head."""
+    signed = [np.empty((0, NUM_HASHES), dtype=_U32)]
+    batch: list[str] = []
+    num_letters = 0
+    for text in texts:
+        batch.append(text[:LETTERS_A_BATCH])
+        num_letters += len(batch[-1])
+        if num_letters >= LETTERS_A_BATCH:
+            signed.append(_sign(batch))
+            batch, num_letters = [], 0
+    return np.concatenate([*signed, _sign(batch)] if batch else signed)
 
 
 def _sign(texts: Sequence[str]) -> Signatures:
