@@ -184,8 +184,8 @@ def render_plain(
         add_generation_prompt=add_generation_prompt,
         tokenize=False,
     )
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
-    return [list(ids) for ids in encoded["input_ids"]]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return ids
 
 
 def with_system(contract: PromptContract, turns: Sequence[Turn]) -> Sequence[Turn]:

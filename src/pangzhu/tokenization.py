@@ -43,7 +43,8 @@ class TokenizedExample:
     @property
     def num_supervised(self) -> int:
         """Tokens that are learned; the first one of a row has nothing before it to be predicted from."""
-        return sum(label != IGNORED for label in self.labels[1:])
+        predicted = self.labels[1:]
+        return len(predicted) - predicted.count(IGNORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class Labeller:
             raise LabelProofError("finding.control_tokens_changed")
 
     def _control_tokens(self, ids: Sequence[int]) -> list[int]:
-        return [token_id for token_id in ids if token_id in self._control_ids]
+        return list(filter(self._control_ids.__contains__, ids))
 
     @cached_property
     def _control_ids(self) -> frozenset[int]:

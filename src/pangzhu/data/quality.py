@@ -62,10 +62,25 @@ class RowWarning:
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Rows that repeat or contradict an earlier one. `firsts` are the indices of those that ask a question first."""
+    """Rows that repeat or contradict an earlier one; `firsts` are those that ask a question first."""
 
     warnings: tuple[RowWarning, ...]
-    firsts: tuple[int, ...]
+    firsts: tuple["Folded", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A row without what may differ by accident: everything before the answer, turn by turn, and the answer."""
+
+    location: Location
+    question: str
+    answer: str
+
+    @classmethod
+    def of(cls, row: Conversation) -> "Folded":
+        """A row, folded."""
+        question = "\n".join(f"{turn.role}:{fold(turn.content)}" for turn in row.prompt)
+        return cls(row.location, question, fold(row.answer or ""))
 
 
 def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Conversation] = ()) -> tuple[RowWarning, ...]:
@@ -78,7 +93,7 @@ def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Convers
     repeats = find_repeats(conversations)
     found = [
         *repeats.warnings,
-        *_near_duplicates([conversations[index] for index in repeats.firsts]),
+        *_near_duplicates(repeats.firsts),
         *(_overlaps(conversations, asked) if asked else ()),
         *(warning for conversation in conversations for warning in _personal(conversation)),
     ]
@@ -88,33 +103,34 @@ def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Convers
 def find_repeats(conversations: Sequence[Conversation]) -> Repeats:
     """Rows that are the same as an earlier one, folded or as they stand, and rows that answer a question anew."""
     warnings: list[RowWarning] = []
-    firsts: list[int] = []
-    exact: dict[object, Conversation] = {}
-    folded: dict[bytes, Conversation] = {}
-    asked: dict[bytes, Conversation] = {}
-    for index, row in enumerate(conversations):
-        question = _digest(_question(row))
+    firsts: list[Folded] = []
+    exact: dict[object, Location] = {}
+    folded: dict[tuple[bytes, bytes], Location] = {}
+    asked: dict[bytes, Location] = {}
+    for conversation in conversations:
+        row = Folded.of(conversation)
+        question, answer = _digest(row.question), _digest(row.answer)
         earlier = (
-            (EXACT, exact.setdefault(row.turns, row)),
-            (NEAR, folded.setdefault(question + _digest(_answer(row)), row)),
-            (CONTRADICTION, asked.setdefault(question, row)),
+            (EXACT, exact.setdefault(conversation.turns, row.location)),
+            (NEAR, folded.setdefault((question, answer), row.location)),
+            (CONTRADICTION, asked.setdefault(question, row.location)),
         )
-        found = next(((key, other) for key, other in earlier if other is not row), None)
+        found = next(((key, other) for key, other in earlier if other is not row.location), None)
         if found:
-            warnings.append(RowWarning(found[0], row.location, found[1].location))
+            warnings.append(RowWarning(found[0], row.location, found[1]))
         else:
-            firsts.append(index)
+            firsts.append(row)
     return Repeats(tuple(warnings), tuple(firsts))
 
 
-def _near_duplicates(rows: Sequence[Conversation]) -> Iterator[RowWarning]:
+def _near_duplicates(rows: Sequence[Folded]) -> Iterator[RowWarning]:
     """Rows of which question and answer are both alike those of an earlier one."""
 
     def is_pair(later: int, earlier: int) -> bool:
         one, other = rows[later], rows[earlier]
-        return alike(_answer(one), _answer(other)) and alike(_question(one), _question(other))
+        return alike(one.answer, other.answer) and alike(one.question, other.question)
 
-    texts = (f"{_question(row)}\n{_answer(row)}" for row in rows)
+    texts = (f"{row.question}\n{row.answer}" for row in rows)
     for later, earlier in pair_up(texts, is_pair).items():
         yield RowWarning(NEAR, rows[later].location, rows[earlier].location)
 
@@ -145,15 +161,6 @@ def _personal(conversation: Conversation) -> Iterator[RowWarning]:
         for piece in find_personal(turn.content):
             found.setdefault(piece.key, piece.shown)
     return (RowWarning(key, conversation.location, shown=shown) for key, shown in found.items())
-
-
-def _question(conversation: Conversation) -> str:
-    """Everything before the answer, folded turn by turn."""
-    return "\n".join(f"{turn.role}:{fold(turn.content)}" for turn in conversation.prompt)
-
-
-def _answer(conversation: Conversation) -> str:
-    return fold(conversation.answer or "")
 
 
 def _digest(text: str) -> bytes:
