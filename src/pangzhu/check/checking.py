@@ -9,7 +9,10 @@ from pangzhu.check.result import CheckResult, Tally
 from pangzhu.config import CheckConfig
 from pangzhu.data import BadRowsError, Conversation, Dataset, find_problems
 from pangzhu.data.quality import RowWarning, find_warnings
+from pangzhu.messages import say
 from pangzhu.preparation import PreparedBase, in_file_order, label_in_batches, prepare_base, read_dataset
+
+MANY_ROWS = 20_000  # from which a check takes so long that one would wonder
 
 
 def check(config: CheckConfig) -> CheckResult:
@@ -19,6 +22,8 @@ def check(config: CheckConfig) -> CheckResult:
         PangzhuError: the file or the evaluation file cannot be read, there is no such base model, options contradict.
     """
     dataset = read_dataset(config)
+    if dataset.num_rows >= MANY_ROWS:
+        say("check.many_rows", num_rows=dataset.num_rows)
     warnings = find_warnings(dataset.conversations, _asked(config.eval_path))
     base = prepare_base(config, system=config.system)
     if config.html is None:

@@ -1,6 +1,7 @@
 """What is worth a look in a dataset: warnings by kind, each with its remedy."""
 
 MESSAGES = {
+    "check.many_rows": "Checking {num_rows} rows; 100,000 take about a minute.",
     "warning.line": "Warning: {reason} → {fix}",
     "warning.place": "{place}: {detail}",
     "warning.other": "see {other}",

@@ -1,6 +1,7 @@
 """数据里值得看一眼的地方：按种类列出，各有办法。"""
 
 MESSAGES = {
+    "check.many_rows": "正在检查 {num_rows} 行；十万行大约要一分钟。",
     "warning.line": "注意：{reason} → {fix}",
     "warning.place": "{place}：{detail}",
     "warning.other": "对照 {other}",
