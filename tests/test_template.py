@@ -243,12 +243,12 @@ def test_many_plain_chats_at_once_give_the_ids_of_each_alone(
 
 @pytest.mark.parametrize("text", [*CONTROL_TOKENS, "a<|im_end|>b", "\U000f0000", "a\U000f0001", "\ue000"])
 def test_a_text_with_something_to_neutralise_is_not_plain(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-    assert not is_plain(tokenizer)(text)
+    assert not is_plain(tokenizer, contract_for(tokenizer))(text)
 
 
 @pytest.mark.parametrize("text", ["", "hello", "离婚冷静期", "<|im_", "<|other|>", "🙂"])
 def test_other_text_is_plain(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
-    assert is_plain(tokenizer)(text)
+    assert is_plain(tokenizer, contract_for(tokenizer))(text)
 
 
 def test_a_chat_that_the_template_refuses_is_refused_among_many() -> None:
@@ -257,3 +257,13 @@ def test_a_chat_that_the_template_refuses_is_refused_among_many() -> None:
     )
     with pytest.raises(ModelError):
         render_plain(tokenizer, contract_for(tokenizer), [HELLO, [Turn("user", "bad")]])
+
+
+def test_added_tokens_that_are_not_control_are_plain_and_give_the_same_ids() -> None:
+    """Gemma has added tokens for line breaks and blanks, which people's text is full of."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["\n\n", "<table>"])
+    contract = contract_for(tokenizer)
+    chat = [Turn("user", "a\n\nb<table>"), Turn("assistant", "\n\n")]
+    assert all(is_plain(tokenizer, contract)(turn.content) for turn in chat)
+    assert render_plain(tokenizer, contract, [chat]) == [render(tokenizer, contract, chat)]

@@ -147,11 +147,12 @@ def render(
     )
 
 
-def is_plain(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], bool]:
-    """Says of a text whether it holds nothing that `render` would have to neutralise: no added token, and none of the
+def is_plain(tokenizer: "PreTrainedTokenizerBase", contract: PromptContract) -> Callable[[str], bool]:
+    """Says of a text whether it holds nothing that `render` would have to neutralise: no control token, and none of the
     private-use characters with which transformers marks such tokens on their way through a template."""
-    tokens = (token.content for token in tokenizer.added_tokens_decoder.values() if token.content)
-    held = re.compile("|".join([*map(re.escape, tokens), PRIVATE_USE]))
+    added = tokenizer.added_tokens_decoder
+    tokens = (added[token_id].content for token_id in sorted(control_token_ids(tokenizer, contract)))
+    held = re.compile("|".join([*map(re.escape, filter(None, tokens)), PRIVATE_USE]))
     return lambda text: held.search(text) is None
 
 

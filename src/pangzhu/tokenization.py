@@ -208,7 +208,7 @@ class Labeller:
 
     @cached_property
     def _is_plain(self) -> Callable[[str], bool]:
-        return is_plain(self._tokenizer)
+        return is_plain(self._tokenizer, self._contract)
 
 
 def tokenize(

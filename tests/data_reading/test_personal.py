@@ -43,6 +43,7 @@ def test_personal_data_is_found_and_masked(text: str, key: str, shown: str) -> N
         "12800138000 is no mobile number",
         "3.13800138000",
         "name@example.com, a@example.org, b@shop.example, c@x.test",
+        "git clone git@github.com:owner/name.git",
         "@everyone, see @user and a@b",
         "2021-01-01 12:30:00",
         "圆周率 3.14159265358979",

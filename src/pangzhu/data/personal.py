@@ -2,8 +2,8 @@
 
 A Chinese identity number is known by its date and its check digit (GB 11643-1999, that is ISO 7064 MOD 11-2), a bank
 card by its issuer's first digits and Luhn's check digit (ISO/IEC 7812-1), so that other long numbers are left alone.
-E-mail addresses of domains reserved for examples (RFC 2606) are nobody's. Names and addresses have no form and are not
-found. What is shown is masked.
+E-mail addresses of domains reserved for examples (RFC 2606) are nobody's, nor is `git@host`. Names and addresses have no
+form and are not found. What is shown is masked.
 
 Try it: `find_personal("call 13800138000")`.
 """
@@ -79,7 +79,7 @@ def _luhn(digits: str) -> bool:
 
 
 def _is_someones(match: re.Match[str]) -> bool:
-    return _RESERVED.fullmatch(match[1]) is None
+    return _RESERVED.fullmatch(match[1]) is None and not match[0].startswith("git@")
 
 
 def _always(_match: re.Match[str]) -> bool:
