@@ -333,3 +333,35 @@ def test_batches_follow_each_other_and_lose_nothing() -> None:
 def test_long_rows_are_tokenized_few_at_a_time() -> None:
     rows = [conversation("q", "a" * 40_000, line=line) for line in range(7)]
     assert [len(lot) for lot, _ in tokenize_in_batches(rows, labeller(), max_seq_length=100)] == [3, 3, 1]
+
+
+# --- rows of megabytes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def huge() -> list[Conversation]:
+    """A row whose answer is longer than any tokens of the limit could be, between two short ones."""
+    return [conversation("q", "a"), conversation("q", "b" * 100_000, line=2), conversation("q", "c", line=3)]
+
+
+def test_a_row_of_megabytes_is_told_without_being_tokenized(
+    huge: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = labeller()
+    monkeypatch.setattr(asked, "examples", lambda row: [] if row.location.line == 2 else Labeller.examples(asked, row))
+    dataset = tokenize(huge, asked, max_seq_length=100)
+    assert [(finding.key, finding.location.line) for finding in dataset.findings] == [("finding.hopelessly_long", 2)]
+    assert dataset.findings[0].values == {"letters": 100_001, "limit": 100}
+    assert [example.location.line for example in dataset.examples] == [1, 3]
+
+
+def test_such_a_row_can_be_dropped_or_cut_all_the_same(huge: list[Conversation]) -> None:
+    dropped = run(huge, limit=100, overlong="drop")
+    assert (len(dropped.examples), dropped.num_dropped, dropped.findings) == (2, 1, ())
+    cut = run(huge, limit=100, overlong="truncate")
+    assert (len(cut.examples), cut.num_truncated, cut.longest) == (3, 1, 100)
+
+
+@pytest.mark.parametrize("answer", ["a" + " " * 100_000, "b" * 6000])
+def test_a_row_that_might_still_fit_is_tokenized(answer: str) -> None:
+    assert not labeller().is_hopeless(conversation("q", answer), 100)

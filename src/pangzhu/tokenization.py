@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # torch's cross_entropy skips this label
 ROWS_AHEAD, LETTERS_AHEAD = 128, 100_000  # at the most are rendered and tokenized with one call
+HUGE = 64  # letters for each token allowed, from which a row may be too long to be tokenized at all
 
 Rendering = tuple[tuple[Turn, ...], bool]  # turns, and whether the head of an answer follows
 
@@ -136,6 +137,15 @@ class Labeller:
             return [_example(whole, [(start, end) for _, start, end in spans], conversation.location)]
         return [_example(ids, [(start, end)], conversation.location) for ids, start, end in spans]
 
+    def is_hopeless(self, conversation: Conversation, max_seq_length: int) -> bool:
+        """Whether a row is longer than the limit even if all its tokens were the longest there are: a row of many megabytes
+        is told so without tokenizing it, which would take gigabytes. Only the last question and answer count, their ends
+        stripped, since a template may leave out earlier text; twice, since a tokenizer may compose letters."""
+        num_letters = sum(len(turn.content.strip()) for turn in conversation.turns[-2:])
+        if num_letters <= HUGE * max_seq_length:
+            return False
+        return num_letters > 2 * self._longest_token * max_seq_length
+
     def _render_all(self, chats: Sequence[tuple[Turn, ...]], is_prompt: bool) -> None:
         """Where the template refuses one, its half of them is halved again, so that the others are still done together."""
         try:
@@ -207,6 +217,11 @@ class Labeller:
         return control_token_ids(self._tokenizer, self._contract)
 
     @cached_property
+    def _longest_token(self) -> int:
+        """Letters of the longest token there is."""
+        return max(map(len, self._tokenizer.get_vocab()))
+
+    @cached_property
     def _is_plain(self) -> Callable[[str], bool]:
         return is_plain(self._tokenizer, self._contract)
 
@@ -251,7 +266,7 @@ def tokenize_in_batches(
     """As `tokenize`, a few hundred conversations at a time, each lot with what became of it: who only counts or shows rows
     need not hold them all."""
     for batch in _batches(conversations):
-        labeller.render_ahead(batch)
+        labeller.render_ahead(row for row in batch if not labeller.is_hopeless(row, max_seq_length))
         yield batch, _tokenize_batch(batch, labeller, max_seq_length, overlong)
 
 
@@ -276,6 +291,12 @@ def _tokenize_batch(
     findings: list[Finding] = []
     num_dropped = num_truncated = 0
     for conversation in conversations:
+        if overlong != "truncate" and labeller.is_hopeless(conversation, max_seq_length):
+            if overlong == "drop":
+                num_dropped += 1
+            else:
+                findings.append(_hopeless(conversation, max_seq_length))
+            continue
         try:
             rows = labeller.examples(conversation)
         except LabelProofError as unproven:
@@ -328,6 +349,11 @@ def _example(ids: Sequence[int], spans: Sequence[tuple[int, int]], location: Loc
 
 def _truncate(row: TokenizedExample, length: int) -> TokenizedExample:
     return TokenizedExample(row.input_ids[:length], row.labels[:length], row.location)
+
+
+def _hopeless(conversation: Conversation, limit: int) -> Finding:
+    num_letters = sum(len(turn.content) for turn in conversation.turns)
+    return Finding("finding.hopelessly_long", conversation.location, values={"letters": num_letters, "limit": limit})
 
 
 def _too_long(row: TokenizedExample, limit: int, overlong: Overlong) -> Finding:
