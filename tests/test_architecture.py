@@ -21,7 +21,7 @@ SOURCE = Path(pangzhu.__file__).parent
 LAYERS = (  # a module imports from its own line and from those below it
     {"__main__"},
     {"cli"},
-    {"train", "compare", "report", "serve", "export", "doctor", "demo"},
+    {"train", "check", "compare", "report", "serve", "export", "doctor", "demo"},
     {"plan", "chat", "evaluate", "choices", "drift", "engines", "trainer", "progress", "decisions"},
     {"step", "batching", "preparation"},
     {"fast", "model", "adapter", "checkpoint", "card"},

@@ -42,7 +42,15 @@ MADE_BY_RUNS = ("run/", "lora_output/", "data/processed/", "previous-N/")  # in 
 MODULE = re.compile(r"pangzhu((?:\.[a-z_]+)+)(?<!\.json)")
 GENERAL_FLAGS = {"--help", "--version", "--no_"}
 PLACEHOLDER = "\0"
-SAYS_NOTHING = {"error.what", "error.where", "error.fix", "error.nearest", "finding.line"}  # layouts
+SAYS_NOTHING = {
+    "error.what",
+    "error.where",
+    "error.fix",
+    "error.nearest",
+    "finding.line",
+    "warning.line",
+    "warning.place",
+}  # layouts
 
 OWN_MACHINE = re.compile(r"(?<![\w.])/(?:root|work|home|Users)\b|[A-Za-z]:\\Users\\")
 REGISTRY = re.compile(r"[\w.-]*(?:pypi|pythonhosted|artifactory|nexus|jfrog|devpi)[\w-]*\.[a-z]{2,}", re.IGNORECASE)
@@ -175,7 +183,7 @@ SCREENS = [
     block
     for page in DOCUMENTS
     for block in blocks(page, "text")
-    if re.search(r"^(Error: |错误：)", block.text, re.MULTILINE)
+    if re.search(r"^(Error: |错误：|Warning: |注意：)", block.text, re.MULTILINE)
 ]
 
 
@@ -366,8 +374,10 @@ def test_a_sentence_that_nobody_says_is_noticed() -> None:
 
 def sentences(line: str) -> list[str]:
     """The sentences of a screen's line: its place and layout taken off; nothing for a picture or a list."""
-    if line.startswith("    ") or not line.strip() or re.match(r"  (Where:|位置：)", line):
+    if line.startswith("    ") or not line.strip() or re.match(r"  (Where:|位置：)|  +\d+(–\d+)?  ", line):
         return []
+    if found := re.match(r"Warning: |注意：", line):
+        return line[found.end() :].split(" → ")
     if found := re.match(r"\S+\.jsonl:\d+(?: \w+)?(?:: |：)", line):
         return line[found.end() :].split(" → ")
     return [re.sub(r"^(Error: |错误：|  Fix:   |  办法：|  → )", "", line)]

@@ -23,7 +23,7 @@ from pangzhu.model import (
     read_json,
     trainable_parameters,
 )
-from tests.conftest import FAMILIES, build_lora, build_model
+from tests.conftest import FAMILIES, build_lora, build_model, build_tokenizer
 
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -45,6 +45,11 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
 
 
 # --- loading -------------------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_that_remembers_fewer_words_gives_the_same_ids(folder: Path) -> None:
+    texts = [f"word{number} 字{number}" for number in range(3000)]
+    assert load_tokenizer(folder)(texts * 2)["input_ids"] == build_tokenizer()(texts * 2)["input_ids"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ import pytest
 from pangzhu.data.conversation import Turn
 from pangzhu.model import generation_stop_ids, load_tokenizer
 from pangzhu.sources import resolve
-from pangzhu.template import PromptContract, contract_for, control_token_ids, render
+from pangzhu.template import PromptContract, contract_for, control_token_ids, render, render_plain
 from pangzhu.tokenization import Labeller, supervised_text, tokenize
 from tests.conftest import conversation
 
@@ -82,6 +82,16 @@ def test_control_tokens_in_peoples_text_stay_text(name: str, token: str, place: 
     forged, neutral = ids(token), ids("丙")
     assert [one for one in forged if one in control] == [one for one in neutral if one in control]
     assert f"甲{token}乙" in tokenizer.decode(forged)
+
+
+@every_model
+@pytest.mark.parametrize("add_generation_prompt", [False, True])
+def test_many_rows_at_once_give_the_ids_of_each_alone(name: str, add_generation_prompt: bool) -> None:
+    tokenizer, contract = prepared(name)
+    chats = [conversation(*texts, system=system).prompt for texts in ROWS.values() for system in (None, "回答要简短。")]
+    assert render_plain(tokenizer, contract, chats, add_generation_prompt=add_generation_prompt) == [
+        render(tokenizer, contract, chat, add_generation_prompt=add_generation_prompt) for chat in chats
+    ]
 
 
 @every_model

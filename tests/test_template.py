@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pangzhu.data.conversation import Role, Turn
 from pangzhu.errors import ModelError
-from pangzhu.template import CHATML, PromptContract, contract_for, control_token_ids, render
+from pangzhu.template import CHATML, PromptContract, contract_for, control_token_ids, is_plain, render, render_plain
 from tests.conftest import CONTROL_TOKENS, TEMPLATE, build_tokenizer
 
 HELLO = (Turn("user", "hello"),)
@@ -216,3 +216,54 @@ def test_a_broken_prompt_json_is_an_error_and_no_traceback(saved: tuple[PromptCo
     with pytest.raises(ModelError) as refused:
         PromptContract.read(file)
     assert refused.value.key == "error.prompt.unreadable"
+
+
+# --- many at once --------------------------------------------------------------------------------------------------
+
+PLAIN_CHATS = [
+    [Turn("user", "hello"), Turn("assistant", "hi")],
+    [Turn("system", "Shout."), Turn("user", "离婚冷静期多少天？"), Turn("assistant", " 三十日。\n")],
+    [Turn("user", "<|im_"), Turn("assistant", "end|> 🙂")],
+]
+
+
+@pytest.mark.parametrize("system", [None, "Rhyme."])
+@pytest.mark.parametrize("template", [TEMPLATE, None, *(piece + TEMPLATE for piece in DATED.values())])
+@pytest.mark.parametrize("add_generation_prompt", [False, True])
+def test_many_plain_chats_at_once_give_the_ids_of_each_alone(
+    template: str | None, system: str | None, add_generation_prompt: bool
+) -> None:
+    tokenizer = with_template(template)
+    contract = contract_for(tokenizer, system=system)
+    together = render_plain(tokenizer, contract, PLAIN_CHATS, add_generation_prompt=add_generation_prompt)
+    assert together == [
+        render(tokenizer, contract, chat, add_generation_prompt=add_generation_prompt) for chat in PLAIN_CHATS
+    ]
+
+
+@pytest.mark.parametrize("text", [*CONTROL_TOKENS, "a<|im_end|>b", "\U000f0000", "a\U000f0001", "\ue000"])
+def test_a_text_with_something_to_neutralise_is_not_plain(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    assert not is_plain(tokenizer, contract_for(tokenizer))(text)
+
+
+@pytest.mark.parametrize("text", ["", "hello", "离婚冷静期", "<|im_", "<|other|>", "🙂"])
+def test_other_text_is_plain(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
+    assert is_plain(tokenizer, contract_for(tokenizer))(text)
+
+
+def test_a_chat_that_the_template_refuses_is_refused_among_many() -> None:
+    tokenizer = with_template(
+        "{%- if messages[0].content == 'bad' -%}{{- raise_exception('no') -}}{%- endif -%}" + TEMPLATE
+    )
+    with pytest.raises(ModelError):
+        render_plain(tokenizer, contract_for(tokenizer), [HELLO, [Turn("user", "bad")]])
+
+
+def test_added_tokens_that_are_not_control_are_plain_and_give_the_same_ids() -> None:
+    """Gemma has added tokens for line breaks and blanks, which people's text is full of."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["\n\n", "<table>"])
+    contract = contract_for(tokenizer)
+    chat = [Turn("user", "a\n\nb<table>"), Turn("assistant", "\n\n")]
+    assert all(is_plain(tokenizer, contract)(turn.content) for turn in chat)
+    assert render_plain(tokenizer, contract, [chat]) == [render(tokenizer, contract, chat)]

@@ -13,9 +13,11 @@ from pangzhu.tokenization import (
     Labeller,
     TokenizedDataset,
     TokenizedExample,
+    joined,
     supervised_preview,
     supervised_text,
     tokenize,
+    tokenize_in_batches,
 )
 from tests.conftest import TEMPLATE, build_tokenizer, conversation
 
@@ -271,3 +273,95 @@ def test_an_unsupported_order_of_roles_is_a_finding_where_the_template_refuses_i
     [finding] = run([row], template=bare).findings
     assert finding.key == "finding.template_refused"
     assert "System role not supported" in finding.reason
+
+
+# --- rows rendered ahead ---------------------------------------------------------------------------------------------
+
+MIXED = [
+    conversation("q", "a"),
+    conversation(*TWO_TURNS, system="S", line=2),
+    conversation("q <|im_end|>", "a <|im_start|> b", line=3),
+    conversation("q", "\U000f0000a", line=4),
+    conversation("q1", "<think>t1</think>a1", "q2", "<think>t2</think>a2", line=5),
+    conversation("离婚冷静期？", "三十日。🙂", line=6),
+    conversation("q", "a", line=7),
+]
+
+
+@pytest.mark.parametrize("train_on", ["assistant", "last", "all"])
+@pytest.mark.parametrize("template", [TEMPLATE, FORGETFUL, EMPTY_THOUGHT])
+@pytest.mark.parametrize("system", [None, "Be kind.", "<|im_end|>"])
+def test_rows_tokenized_together_are_those_tokenized_one_by_one(
+    train_on: TrainOn, template: str, system: str | None
+) -> None:
+    options = {} if system is None else {"system": system}
+    one_by_one = [example for row in MIXED for example in labeller(train_on, template, **options).examples(row)]
+    together = tokenize(MIXED, labeller(train_on, template, **options), max_seq_length=2048)
+    assert together.examples == tuple(one_by_one)
+    assert together.findings == ()
+
+
+@pytest.mark.parametrize("place", [0, 1, 700, 1199])
+def test_a_row_that_the_template_refuses_is_named_among_many_and_the_others_stay(place: int) -> None:
+    piece, _ = UNPROVABLE["refusal"]
+    rows = [conversation("q", "bad" if line == place else f"a{line}", line=line) for line in range(1200)]
+    dataset = run(rows, template=spoilt(piece))
+    assert [(finding.key, finding.location.line) for finding in dataset.findings] == [
+        ("finding.template_refused", place)
+    ]
+    assert [example.location.line for example in dataset.examples] == [line for line in range(1200) if line != place]
+
+
+def test_what_is_rendered_together_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [conversation("q", f"a{line}", line=line) for line in range(30)]
+    made = labeller()
+    calls: list[object] = []
+    monkeypatch.setattr(
+        "pangzhu.tokenization.render", lambda *given, **options: calls.append(given) or render(*given, **options)
+    )
+    tokenize(rows, made, max_seq_length=2048)
+    assert len(calls) == 1  # the neutral chat that control tokens are compared with
+
+
+def test_batches_follow_each_other_and_lose_nothing() -> None:
+    rows = [conversation("q", f"a{line}", line=line) for line in range(1100)]
+    batches = list(tokenize_in_batches(rows, labeller(), max_seq_length=2048))
+    assert [row for lot, _ in batches for row in lot] == rows
+    assert joined(part for _, part in batches) == run(rows)
+
+
+def test_long_rows_are_tokenized_few_at_a_time() -> None:
+    rows = [conversation("q", "a" * 40_000, line=line) for line in range(7)]
+    assert [len(lot) for lot, _ in tokenize_in_batches(rows, labeller(), max_seq_length=100)] == [3, 3, 1]
+
+
+# --- rows of megabytes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def huge() -> list[Conversation]:
+    """A row whose answer is longer than any tokens of the limit could be, between two short ones."""
+    return [conversation("q", "a"), conversation("q", "b" * 100_000, line=2), conversation("q", "c", line=3)]
+
+
+def test_a_row_of_megabytes_is_told_without_being_tokenized(
+    huge: list[Conversation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = labeller()
+    monkeypatch.setattr(asked, "examples", lambda row: [] if row.location.line == 2 else Labeller.examples(asked, row))
+    dataset = tokenize(huge, asked, max_seq_length=100)
+    assert [(finding.key, finding.location.line) for finding in dataset.findings] == [("finding.hopelessly_long", 2)]
+    assert dataset.findings[0].values == {"letters": 100_001, "limit": 100}
+    assert [example.location.line for example in dataset.examples] == [1, 3]
+
+
+def test_such_a_row_can_be_dropped_or_cut_all_the_same(huge: list[Conversation]) -> None:
+    dropped = run(huge, limit=100, overlong="drop")
+    assert (len(dropped.examples), dropped.num_dropped, dropped.findings) == (2, 1, ())
+    cut = run(huge, limit=100, overlong="truncate")
+    assert (len(cut.examples), cut.num_truncated, cut.longest) == (3, 1, 100)
+
+
+@pytest.mark.parametrize("answer", ["a" + " " * 100_000, "b" * 6000])
+def test_a_row_that_might_still_fit_is_tokenized(answer: str) -> None:
+    assert not labeller().is_hopeless(conversation("q", answer), 100)

@@ -244,6 +244,26 @@ def test_a_run_too_short_to_learn_is_warned_of(steps: int, warned: bool, runs: R
     assert any("too few" in sentence for sentence in said) is warned
 
 
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        ([("q", "a"), ("q", "a"), ("Q?", "A.")], "2 row(s) repeat an earlier one, 0 answer"),
+        ([("q", "a"), ("q", "b"), ("r", "a")], "0 row(s) repeat an earlier one, 1 answer"),
+    ],
+)
+def test_rows_that_repeat_or_contradict_are_counted_before_training(
+    pairs: list[tuple[str, str]], sentence: str, runs: Runs, said: list[str]
+) -> None:
+    alpaca(runs.rows, pairs)
+    runs.train(max_steps=1, r=1)
+    assert [line for line in said if sentence in line] != []
+
+
+def test_rows_that_are_all_different_are_not_spoken_of(runs: Runs, said: list[str]) -> None:
+    runs.train(max_steps=1, r=1)
+    assert not any("repeat" in line for line in said)
+
+
 def test_bad_rows_stop_the_run_before_the_model_is_loaded(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pangzhu.decisions.load_base", None)
     alpaca(runs.rows, [("q", "a"), ("q", ""), ("", "a")])

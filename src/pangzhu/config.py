@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pangzhu.errors import UsageError, nearest
 
@@ -34,12 +34,12 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
-    @field_validator("output_dir", "dataset_path", mode="before", check_fields=False)
+    @field_validator("output_dir", "dataset_path", "eval_path", "html", mode="before", check_fields=False)
     @classmethod
-    def _refuse_empty_path(cls, value: object) -> object:
+    def _refuse_empty_path(cls, value: object, info: ValidationInfo) -> object:
         """An unset variable in a script gives an empty text, which would mean the current folder."""
         if value == "":
-            raise UsageError("error.config.empty_path", where="--output_dir, --dataset_path")
+            raise UsageError("error.config.empty_path", where=f"--{info.field_name}")
         return value
 
 
@@ -121,6 +121,17 @@ class TrainConfig(ModelOptions, DataOptions, LoraOptions, OptimizationOptions, F
 
 class CheckConfig(ModelOptions, DataOptions):
     """Everything `pangzhu check` needs to know."""
+
+    eval_path: Path | None = None
+    html: Path | None = None
+
+    @field_validator("html")
+    @classmethod
+    def _refuse_other_endings(cls, value: Path | None) -> Path | None:
+        """A page written over a dataset, by two names exchanged, could not be taken back."""
+        if value is not None and value.suffix.lower() not in (".html", ".htm"):
+            raise UsageError("error.config.not_html", where="--html", name=value.name)
+        return value
 
 
 class GenerationOptions(Options):

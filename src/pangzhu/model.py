@@ -33,6 +33,7 @@ ARCHITECTURES = frozenset(
         "Qwen3ForCausalLM",
     }
 )
+MOST_CACHED_WORDS = 1000
 HEAD_MODULES = frozenset({"lm_head", "embed_tokens"})
 
 
@@ -69,9 +70,22 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     quiet_libraries()
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
     except Exception as broken:  # the tokenizers library raises bare Exception for a broken file
         raise ModelError("error.model.tokenizer_unreadable", where=str(folder), reason=str(broken)) from broken
+    _bound_word_cache(tokenizer)
+    return tokenizer
+
+
+def _bound_word_cache(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Where the tokenizers library remembers how it split words, let it remember fewer: 10,000 by default, which are whole
+    clauses in Chinese, 40 MB that gain 3% of the time."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    resize = getattr(model, "_resize_cache", None)
+    if resize is not None:
+        resize(MOST_CACHED_WORDS)
 
 
 def load_base(

@@ -3,12 +3,13 @@
 `train` and `check` share it, so that what is checked is what is trained. Nothing here loads the model's weights.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pangzhu import checkpoint
 from pangzhu.config import DataOptions, Device, ModelOptions, TrainConfig
-from pangzhu.data import Dataset, find_problems
+from pangzhu.data import Conversation, Dataset, find_problems
 from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, may_skip
 from pangzhu.errors import DataError, ResourceError, UsageError
 from pangzhu.examples import example
@@ -16,7 +17,7 @@ from pangzhu.messages import say
 from pangzhu.model import generation_stop_ids, load_tokenizer, read_json
 from pangzhu.sources import BaseModel, resolve
 from pangzhu.template import PromptContract, contract_for
-from pangzhu.tokenization import Labeller, TokenizedDataset, tokenize
+from pangzhu.tokenization import Labeller, TokenizedDataset, joined, tokenize_in_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,11 +80,27 @@ def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> Pr
     Raises:
         UsageError: `--max_seq_length` is longer than the model's context.
     """
+    tokenized = joined(part for _, part in label_in_batches(dataset, options, base))
+    return PreparedRows(dataset, tokenized, in_file_order((*dataset.rejected, *tokenized.findings)))
+
+
+def label_in_batches(
+    dataset: Dataset, options: DataOptions, base: PreparedBase
+) -> Iterator[tuple[Sequence[Conversation], TokenizedDataset]]:
+    """As `label_rows`, a few hundred rows at a time, each lot with what became of it; the rows that reading refused are
+    not among them.
+
+    Raises:
+        UsageError: `--max_seq_length` is longer than the model's context.
+    """
     limit = _max_seq_length(options, base)
     labeller = Labeller(base.tokenizer, base.contract, options.train_on)
-    tokenized = tokenize(dataset.conversations, labeller, max_seq_length=limit, overlong=options.overlong)
-    findings = (*dataset.rejected, *tokenized.findings)
-    return PreparedRows(dataset, tokenized, tuple(sorted(findings, key=lambda finding: finding.location.row)))
+    return tokenize_in_batches(dataset.conversations, labeller, max_seq_length=limit, overlong=options.overlong)
+
+
+def in_file_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings by row; those of the file itself, row 0, first."""
+    return tuple(sorted(findings, key=lambda finding: finding.location.row))
 
 
 def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:

@@ -12,11 +12,12 @@ Try it: `render(tokenizer, contract_for(tokenizer), [Turn("user", "你好")], ad
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pangzhu.data.conversation import Turn
 from pangzhu.errors import ModelError
@@ -38,6 +39,7 @@ CHATML = (
 # training and every later use then see the same ids, whatever the day.
 FROZEN_DATE = date(2024, 7, 26)
 DATE_DIRECTIVES = "aAbBdHIjmMpSuUwWyY"
+PRIVATE_USE = "[\ue000-\uf8ff\U000f0000-\U0010ffff]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +138,62 @@ def render(
     Raises:
         ModelError: the template refuses the conversation (for instance its order of roles).
     """
-    if contract.system is not None and turns[0].role != "system":
-        turns = [Turn("system", contract.system), *turns]
     return _render(
         tokenizer,
         contract.chat_template,
-        turns,
+        with_system(contract, turns),
         frozen_date=contract.frozen_date,
         add_generation_prompt=add_generation_prompt,
     )
+
+
+def is_plain(tokenizer: "PreTrainedTokenizerBase", contract: PromptContract) -> Callable[[str], bool]:
+    """Says of a text whether it holds nothing that `render` would have to neutralise: no control token, and none of the
+    private-use characters with which transformers marks such tokens on their way through a template."""
+    added = tokenizer.added_tokens_decoder
+    tokens = (added[token_id].content for token_id in sorted(control_token_ids(tokenizer, contract)))
+    held = re.compile("|".join([*map(re.escape, filter(None, tokens)), PRIVATE_USE]))
+    return lambda text: held.search(text) is None
+
+
+def render_plain(
+    tokenizer: "PreTrainedTokenizerBase",
+    contract: PromptContract,
+    chats: Sequence[Sequence[Turn]],
+    *,
+    add_generation_prompt: bool = False,
+) -> list[list[int]]:
+    """The ids of many conversations at once, the same as `render` gives for each.
+
+    Only for conversations of which every text `is_plain`: with nothing to neutralise, the rendered text as a whole is
+    what `render` tokenizes too, and one call of the tokenizer does it for all.
+
+    Args:
+        tokenizer: the base model's own.
+        contract: the template and its companions.
+        chats: the conversations.
+        add_generation_prompt: end each with the head of an assistant turn.
+
+    Raises:
+        ModelError: the template refuses one of them.
+    """
+    texts = _apply(
+        tokenizer,
+        contract.chat_template,
+        [with_system(contract, chat) for chat in chats],
+        frozen_date=contract.frozen_date,
+        add_generation_prompt=add_generation_prompt,
+        tokenize=False,
+    )
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return ids
+
+
+def with_system(contract: PromptContract, turns: Sequence[Turn]) -> Sequence[Turn]:
+    """A conversation with the contract's system text put first, if there is one and the conversation has none."""
+    if contract.system is None or turns[0].role == "system":
+        return turns
+    return [Turn("system", contract.system), *turns]
 
 
 def control_token_ids(tokenizer: "PreTrainedTokenizerBase", contract: PromptContract) -> frozenset[int]:
@@ -164,21 +213,42 @@ def _render(
     frozen_date: str | None,
     add_generation_prompt: bool,
 ) -> list[int]:
+    [ids] = _apply(
+        tokenizer,
+        template,
+        [turns],
+        frozen_date=frozen_date,
+        add_generation_prompt=add_generation_prompt,
+        tokenize=True,
+    )
+    return list(ids)
+
+
+def _apply(
+    tokenizer: "PreTrainedTokenizerBase",
+    template: str,
+    chats: Sequence[Sequence[Turn]],
+    *,
+    frozen_date: str | None,
+    add_generation_prompt: bool,
+    tokenize: bool,
+) -> list[Any]:
+    """Many conversations by transformers: as ids, control tokens neutralised, or as texts; its refusals as errors of ours."""
     from jinja2 import TemplateError
 
     try:
-        ids = tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": turn.content} for turn in turns],
+        rendered: list[Any] = tokenizer.apply_chat_template(
+            [[{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats],
             chat_template=_with_frozen_clock(template, frozen_date),
             add_generation_prompt=add_generation_prompt,
-            tokenize=True,
-            sanitize_control_tokens=True,
+            tokenize=tokenize,
+            sanitize_control_tokens=tokenize,
             return_dict=False,
             **_date_variables(frozen_date),
         )
     except (TemplateError, TypeError, ValueError) as refused:  # the last two: the template's own slips in computing
         raise ModelError("error.template.refused", reason=str(refused)) from refused
-    return list(ids)
+    return rendered
 
 
 def _date_variables(frozen_date: str | None) -> dict[str, str]:

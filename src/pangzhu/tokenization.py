@@ -11,21 +11,26 @@ Left to others: laying rows end to end (`pangzhu.batching`).
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pangzhu.config import Overlong, TrainOn
 from pangzhu.data.conversation import Conversation, Location, Role, Turn
 from pangzhu.data.findings import Finding
 from pangzhu.errors import ModelError
-from pangzhu.template import PromptContract, control_token_ids, render
+from pangzhu.template import PromptContract, control_token_ids, is_plain, render, render_plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # torch's cross_entropy skips this label
+ROWS_AHEAD, LETTERS_AHEAD = 128, 100_000  # at the most are rendered and tokenized with one call
+HUGE = 64  # letters for each token allowed, from which a row may be too long to be tokenized at all
+
+Rendering = tuple[tuple[Turn, ...], bool]  # turns, and whether the head of an answer follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class TokenizedExample:
     @property
     def num_supervised(self) -> int:
         """Tokens that are learned; the first one of a row has nothing before it to be predicted from."""
-        return sum(label != IGNORED for label in self.labels[1:])
+        predicted = self.labels[1:]
+        return len(predicted) - predicted.count(IGNORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,19 @@ class Labeller:
         self._contract = contract
         self._train_on = train_on
         self._neutral: dict[tuple[Role, ...], list[int]] = {}
+        self._ahead: dict[Rendering, list[int]] = {}
+
+    def render_ahead(self, conversations: Iterable[Conversation]) -> None:
+        """Render what the examples of these conversations will ask for, many at once, which is several times faster.
+
+        Only texts without anything to neutralise; what the template refuses is left to `examples`, which knows its row.
+        """
+        wanted = dict.fromkeys(chain.from_iterable(map(self._renderings, conversations)))
+        self._ahead = {}
+        for is_prompt in (False, True):
+            self._render_all(
+                [turns for turns, prompt in wanted if prompt is is_prompt and self._are_plain(turns)], is_prompt
+            )
 
     def examples(self, conversation: Conversation) -> list[TokenizedExample]:
         """The examples of one conversation: one, or one an assistant turn where the template rewrites earlier ones.
@@ -110,17 +129,57 @@ class Labeller:
         turns = conversation.turns
         whole = self._ids(turns)
         self._prove_control_tokens(turns, whole)
-        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
-        if self._train_on == "last":
-            answers = answers[-1:]
         if self._train_on == "all":
             return [self._whole_sequence(whole, conversation.location)]
-        spans = [self._span(turns[: index + 1], whole if index == len(turns) - 1 else None) for index in answers]
+        last = len(turns) - 1
+        spans = [self._span(turns[: index + 1], whole if index == last else None) for index in self._answers(turns)]
         if all(_is_prefix(ids[:end], whole) for ids, _, end in spans):
             return [_example(whole, [(start, end) for _, start, end in spans], conversation.location)]
         return [_example(ids, [(start, end)], conversation.location) for ids, start, end in spans]
 
+    def is_hopeless(self, conversation: Conversation, max_seq_length: int) -> bool:
+        """Whether a row is longer than the limit even if all its tokens were the longest there are: a row of many megabytes
+        is told so without tokenizing it, which would take gigabytes. Only the last question and answer count, their ends
+        stripped, since a template may leave out earlier text; twice, since a tokenizer may compose letters."""
+        num_letters = sum(len(turn.content.strip()) for turn in conversation.turns[-2:])
+        if num_letters <= HUGE * max_seq_length:
+            return False
+        return num_letters > 2 * self._longest_token * max_seq_length
+
+    def _render_all(self, chats: Sequence[tuple[Turn, ...]], is_prompt: bool) -> None:
+        """Where the template refuses one, its half of them is halved again, so that the others are still done together."""
+        try:
+            rendered = (
+                render_plain(self._tokenizer, self._contract, chats, add_generation_prompt=is_prompt) if chats else []
+            )
+        except ModelError:
+            if len(chats) > 1:
+                middle = len(chats) // 2
+                self._render_all(chats[:middle], is_prompt)
+                self._render_all(chats[middle:], is_prompt)
+            return
+        self._ahead |= {(turns, is_prompt): ids for turns, ids in zip(chats, rendered, strict=True)}
+
+    def _renderings(self, conversation: Conversation) -> Iterator[Rendering]:
+        """What `examples` will render of a conversation."""
+        turns = conversation.turns
+        yield turns, False
+        for index in self._answers(turns):
+            yield turns[:index], True
+            yield turns[: index + 1], False
+
+    def _answers(self, turns: Sequence[Turn]) -> list[int]:
+        """Where the answers stand that are learned by themselves."""
+        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        return {"assistant": answers, "last": answers[-1:], "all": []}[self._train_on]
+
+    def _are_plain(self, turns: Sequence[Turn]) -> bool:
+        system = self._contract.system or ""
+        return self._is_plain(system) and all(self._is_plain(turn.content) for turn in turns)
+
     def _ids(self, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> list[int]:
+        if (ids := self._ahead.get((tuple(turns), add_generation_prompt))) is not None:
+            return ids
         return render(self._tokenizer, self._contract, turns, add_generation_prompt=add_generation_prompt)
 
     def _span(self, turns: Sequence[Turn], rendered: list[int] | None) -> tuple[list[int], int, int]:
@@ -151,11 +210,20 @@ class Labeller:
             raise LabelProofError("finding.control_tokens_changed")
 
     def _control_tokens(self, ids: Sequence[int]) -> list[int]:
-        return [token_id for token_id in ids if token_id in self._control_ids]
+        return list(filter(self._control_ids.__contains__, ids))
 
     @cached_property
     def _control_ids(self) -> frozenset[int]:
         return control_token_ids(self._tokenizer, self._contract)
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Letters of the longest token there is."""
+        return max(map(len, self._tokenizer.get_vocab()))
+
+    @cached_property
+    def _is_plain(self) -> Callable[[str], bool]:
+        return is_plain(self._tokenizer, self._contract)
 
 
 def tokenize(
@@ -173,10 +241,62 @@ def tokenize(
         max_seq_length: longest row allowed, in tokens.
         overlong: what happens to longer rows.
     """
+    batches = tokenize_in_batches(conversations, labeller, max_seq_length=max_seq_length, overlong=overlong)
+    return joined(tokenized for _, tokenized in batches)
+
+
+def joined(datasets: Iterable[TokenizedDataset]) -> TokenizedDataset:
+    """Several lots of rows as one."""
+    parts = list(datasets)
+    return TokenizedDataset(
+        tuple(chain.from_iterable(part.examples for part in parts)),
+        tuple(chain.from_iterable(part.findings for part in parts)),
+        sum(part.num_dropped for part in parts),
+        sum(part.num_truncated for part in parts),
+    )
+
+
+def tokenize_in_batches(
+    conversations: Iterable[Conversation],
+    labeller: Labeller,
+    *,
+    max_seq_length: int,
+    overlong: Overlong = "fail",
+) -> Iterator[tuple[Sequence[Conversation], TokenizedDataset]]:
+    """As `tokenize`, a few hundred conversations at a time, each lot with what became of it: who only counts or shows rows
+    need not hold them all."""
+    for batch in _batches(conversations):
+        labeller.render_ahead(row for row in batch if not labeller.is_hopeless(row, max_seq_length))
+        yield batch, _tokenize_batch(batch, labeller, max_seq_length, overlong)
+
+
+def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    """Conversations in lots that take little memory when they are tokenized together."""
+    batch: list[Conversation] = []
+    num_letters = 0
+    for conversation in conversations:
+        batch.append(conversation)
+        num_letters += sum(len(turn.content) for turn in conversation.turns)
+        if len(batch) == ROWS_AHEAD or num_letters >= LETTERS_AHEAD:
+            yield batch
+            batch, num_letters = [], 0
+    if batch:
+        yield batch
+
+
+def _tokenize_batch(
+    conversations: Sequence[Conversation], labeller: Labeller, max_seq_length: int, overlong: Overlong
+) -> TokenizedDataset:
     examples: list[TokenizedExample] = []
     findings: list[Finding] = []
     num_dropped = num_truncated = 0
     for conversation in conversations:
+        if overlong != "truncate" and labeller.is_hopeless(conversation, max_seq_length):
+            if overlong == "drop":
+                num_dropped += 1
+            else:
+                findings.append(_hopeless(conversation, max_seq_length))
+            continue
         try:
             rows = labeller.examples(conversation)
         except LabelProofError as unproven:
@@ -229,6 +349,11 @@ def _example(ids: Sequence[int], spans: Sequence[tuple[int, int]], location: Loc
 
 def _truncate(row: TokenizedExample, length: int) -> TokenizedExample:
     return TokenizedExample(row.input_ids[:length], row.labels[:length], row.location)
+
+
+def _hopeless(conversation: Conversation, limit: int) -> Finding:
+    num_letters = sum(len(turn.content) for turn in conversation.turns)
+    return Finding("finding.hopelessly_long", conversation.location, values={"letters": num_letters, "limit": limit})
 
 
 def _too_long(row: TokenizedExample, limit: int, overlong: Overlong) -> Finding:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pangzhu import adapter, checkpoint, plan
 from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig
+from pangzhu.data.quality import CONTRADICTION, find_repeats
 from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
 from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
@@ -259,6 +260,10 @@ def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan) -> None:
     )
     if tokenized.num_dropped or tokenized.num_truncated:
         say("train.overlong", dropped=tokenized.num_dropped, truncated=tokenized.num_truncated)
+    if repeats := find_repeats(rows.dataset.conversations).warnings:
+        num_contradictions = sum(warning.key == CONTRADICTION for warning in repeats)
+        num_duplicates = len(repeats) - num_contradictions
+        say("train.repeats", num_duplicates=num_duplicates, num_contradictions=num_contradictions)
     say(
         "train.steps",
         steps=steps.num_steps,

@@ -1,4 +1,4 @@
-"""What every test of the command line needs: the language put back, and a way to run a command."""
+"""What every test of the command line needs: language and form of output put back, and a way to run a command."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from pangzhu import cli, messages
+from pangzhu.cli import console
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def _english(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = messages.language()
     yield
     messages.set_language(before)
+    console.want_json(False)
 
 
 @pytest.fixture

@@ -152,6 +152,57 @@ def test_check_without_data_says_what_it_reads(run, tiny: tuple[str, str]) -> No
     assert "instruct_tiny.jsonl" in outcome.err
 
 
+def test_check_shows_how_long_rows_are_and_what_of_them_is_learned(run, data: Path, tiny: tuple[str, str]) -> None:
+    data.write_text(GOOD * 2 + '{"instruction": "' + "x" * 200 + '", "output": "y"}\n', encoding="utf-8")
+    shown, found = run("check", str(data), *tiny).out, run("check", str(data), *tiny, "--json").json
+    lengths, shares = found["lengths"], found["supervised_percent"]
+    assert isinstance(lengths, dict)
+    assert isinstance(shares, dict)
+    assert lengths["max"] - lengths["min"] == 195  # a letter of Chinese has three tokens here, one of English one
+    assert f"at least {lengths['min']}, half of the rows up to {lengths['median']}" in shown
+    assert 0 <= shares["min"] < shares["max"] < 100
+    assert sum(bar["rows"] for bar in lengths["histogram"]) == sum(bar["rows"] for bar in shares["histogram"]) == 3
+    assert shown.count("█" * 24) == 2
+
+
+def test_check_warns_without_refusing(run, data: Path, tiny: tuple[str, str]) -> None:
+    data.write_text(GOOD * 8, encoding="utf-8")
+    outcome = run("check", str(data), *tiny)
+    assert outcome.exit_code == 0
+    assert "Warning: 7 row(s) are word for word an earlier row." in outcome.out
+    assert f"{data}:2: see {data}:1" in outcome.out
+    assert "2 more" in outcome.out
+    assert "No problem" not in outcome.out
+    [kind] = run("check", str(data), *tiny, "--json").json["warnings"]
+    assert [row["line"] for row in kind["rows"]] == list(range(2, 9))
+    assert kind["num_rows"] == 7
+
+
+def test_check_compares_with_an_evaluation_file(run, data: Path, tiny: tuple[str, str], tmp_path: Path) -> None:
+    data.write_text(GOOD, encoding="utf-8")
+    questions = tmp_path / "eval.jsonl"
+    questions.write_text('{"question": "别的"}\n{"question": "问？"}\n', encoding="utf-8")
+    outcome = run("check", str(data), *tiny, "--eval_path", str(questions))
+    assert outcome.exit_code == 0
+    assert f"{data}:1: see {questions}:2" in outcome.out
+
+
+def test_check_writes_a_page_and_says_where(run, data: Path, tiny: tuple[str, str], tmp_path: Path) -> None:
+    data.write_text(GOOD + BAD, encoding="utf-8")
+    page = tmp_path / "pages" / "data.html"
+    outcome = run("check", str(data), *tiny, "--html", str(page), "--json")
+    assert outcome.exit_code == 3
+    assert outcome.json["page"] == str(page)
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert str(page) in run("check", str(data), *tiny, "--html", str(page)).out
+
+
+def test_check_does_not_write_a_page_over_a_dataset(run, data: Path) -> None:
+    data.write_text(GOOD, encoding="utf-8")
+    assert run("check", "--html", str(data)).exit_code == 2
+    assert data.read_text(encoding="utf-8") == GOOD
+
+
 # --- pull, models ------------------------------------------------------------------------------------------------
 
 

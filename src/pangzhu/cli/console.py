@@ -117,21 +117,8 @@ def error_as_json(error: PangzhuError) -> dict[str, object]:
         "exit_code": error.exit_code,
     }
     findings: tuple[Finding, ...] | None = getattr(error, "findings", None)
-    listed = {} if findings is None else {"findings": [finding_as_json(finding) for finding in findings]}
+    listed = {} if findings is None else {"findings": [finding.as_json() for finding in findings]}
     return {"ok": False, "error": fault, **listed}
-
-
-def finding_as_json(finding: Finding) -> dict[str, object]:
-    """One finding as plain values."""
-    return {
-        "key": finding.key,
-        "file": str(finding.location.file),
-        "line": finding.location.line,
-        "row": finding.location.row,
-        "field": finding.field_name,
-        "reason": finding.reason,
-        "fix": finding.fix,
-    }
 
 
 def _console(stream: TextIO) -> Console:

@@ -4,7 +4,8 @@ The way of a row: `encoding` (bytes to text) -> `reading` (text to raw rows: `js
 row to conversation: alpaca, `messages`, ShareGPT) -> `dataset` (all of them, or every finding at once). Nothing is
 repaired, guessed or left out in silence: what is wrong is named by file, line and field, with the remedy.
 
-Not here: token ids, lengths and templates (the next stages), duplicates and personal data.
+Beside that way: `quality` warns of rows that are right in form and yet worth a look: duplicates, contradictions, questions of
+the evaluation file, personal data. Not here: token ids, lengths and templates (the next stages).
 
 Try it: `load_dataset(Path("data/raw/instruct_tiny.jsonl")).conversations[0].turns`.
 """

@@ -40,6 +40,18 @@ class Finding:
         """How to fix it, in the language in force."""
         return text(f"{self.key}.fix", **self.values)
 
+    def as_json(self) -> dict[str, object]:
+        """The finding as plain values."""
+        return {
+            "key": self.key,
+            "file": str(self.location.file),
+            "line": self.location.line,
+            "row": self.location.row,
+            "field": self.field_name,
+            "reason": self.reason,
+            "fix": self.fix,
+        }
+
     def __str__(self) -> str:
         place = f"{self.location} {self.field_name}" if self.field_name else str(self.location)
         return text("finding.line", place=place, reason=self.reason, fix=self.fix)

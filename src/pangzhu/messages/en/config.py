@@ -9,6 +9,8 @@ MESSAGES = {
     "error.config.unknown_key.fix": "Correct the name; `--help` lists every option.",
     "error.config.empty_path": "A path is empty.",
     "error.config.empty_path.fix": "Give a path; in a script, check that the variable is set.",
+    "error.config.not_html": "The page would be written to “{name}”, which is not named .html.",
+    "error.config.not_html.fix": "Give the page a name that ends in .html; so no dataset is written over by mistake.",
     "error.config.unreadable": "The configuration file cannot be read: {reason}.",
     "error.config.unreadable.fix": "Check the path and the file's permissions.",
     "error.config.not_yaml": "The configuration file is not valid YAML: {reason}.",

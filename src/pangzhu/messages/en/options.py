@@ -18,6 +18,8 @@ MESSAGES = {
     "option.system": "System text for conversations that have none of their own. Not given: as the model's template has it.",
     "option.skip_bad": "Leave broken rows out, up to 1% of all, and keep them in a file, instead of stopping.",
     "option.allow_control_tokens": "Accept answers that contain the model's control tokens, as ordinary text.",
+    "option.eval_path": "Evaluation file: rows that ask one of its questions are warned of. Not given: nothing is compared.",
+    "option.html": "Write a page that shows every row with its tokens, in one file that ends in .html. Not given: no page.",
     "option.r": "Rank of the adapter's matrices: a greater one can learn more and costs more memory.",
     "option.lora_alpha": "Strength of the adapter; its output is scaled by lora_alpha / r.",
     "option.lora_dropout": "Share of the adapter's inputs dropped at random in training; 0 = none.",

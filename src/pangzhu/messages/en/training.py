@@ -23,6 +23,8 @@ MESSAGES = {
     "finding.control_tokens_changed.fix": "take marks such as <think> or <|im_start|> out of the text",
     "finding.template_refused": "the base's chat template refuses the row: {reason}",
     "finding.template_refused.fix": "put the roles in the order the template wants, or leave the system text out",
+    "finding.hopelessly_long": "{letters} letters, in any case far more than the {limit} tokens allowed",
+    "finding.hopelessly_long.fix": "shorten the row or cut it into several, or choose --overlong drop",
     "finding.too_long": "{length} tokens, more than the {limit} allowed",
     "finding.too_long.fix": "raise --max_seq_length, shorten the row, or choose --overlong drop or truncate",
     "finding.cut_to_nothing": "cut from {length} to {limit} tokens, nothing of the answer is left",

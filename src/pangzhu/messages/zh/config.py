@@ -9,6 +9,8 @@ MESSAGES = {
     "error.config.unknown_key.fix": "改正名称；`--help` 会列出全部选项。",
     "error.config.empty_path": "有一个路径是空的。",
     "error.config.empty_path.fix": "请给出路径；如果写在脚本里，请检查变量是否已经设置。",
+    "error.config.not_html": "网页要写进“{name}”，但这个文件名不以 .html 结尾。",
+    "error.config.not_html.fix": "给网页起一个以 .html 结尾的文件名，以免误写到数据文件上。",
     "error.config.unreadable": "读不了配置文件：{reason}。",
     "error.config.unreadable.fix": "检查路径和文件权限。",
     "error.config.not_yaml": "配置文件不是合法的 YAML：{reason}。",

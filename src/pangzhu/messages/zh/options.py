@@ -16,6 +16,8 @@ MESSAGES = {
     "option.system": "对话自身没有系统提示词时使用的系统提示词。不给时由模型自带的模板决定。",
     "option.skip_bad": "有问题的行不超过 1% 时跳过它们并另存到文件，而不是停止。",
     "option.allow_control_tokens": "允许回答里出现模型的控制符，并当作普通文字处理。",
+    "option.eval_path": "评测文件：数据里若有行问了其中的问题，会给出提醒。不写则不作比较。",
+    "option.html": "写一个网页，逐行显示词元；单个文件，文件名以 .html 结尾。不写则不生成。",
     "option.r": "适配器矩阵的秩：越大能学的越多，占用的内存也越多。",
     "option.lora_alpha": "适配器的强度；它的输出按 lora_alpha / r 缩放。",
     "option.lora_dropout": "训练时随机丢弃适配器输入的比例；0 = 不丢弃。",

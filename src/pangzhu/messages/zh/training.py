@@ -22,6 +22,8 @@ MESSAGES = {
     "finding.control_tokens_changed.fix": "去掉文字里的 <think>、<|im_start|> 之类的标记",
     "finding.template_refused": "基座的对话模板拒绝了这一行：{reason}",
     "finding.template_refused.fix": "按模板要求排列角色，或去掉 system",
+    "finding.hopelessly_long": "有 {letters} 个字，无论如何都远远超过 {limit} 个词元的上限",
+    "finding.hopelessly_long.fix": "缩短这一行，或把它拆成几行，或选择 --overlong drop（丢弃）",
     "finding.too_long": "有 {length} 个词元，超过上限 {limit}",
     "finding.too_long.fix": "调大 --max_seq_length，缩短这一行，或选择 --overlong drop（丢弃）/ truncate（截断）",
     "finding.cut_to_nothing": "从 {length} 截到 {limit} 个词元后，回答什么也不剩",
