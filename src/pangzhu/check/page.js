@@ -99,8 +99,8 @@
   const head = (...titles) => {
     const row = make("tr");
     for (const title of titles) {
-      const cell = make("th", title);
-      cell.scope = "col";
+      const cell = make(title ? "th" : "td", title, title === said("page.rows") ? "number" : "");
+      if (title) cell.scope = "col";
       row.append(cell);
     }
     return into(make("thead"), row);

@@ -73,6 +73,8 @@ TEXTS = (
     "page.least",
     "page.most",
     "page.reset",
+    "page.pages_above",
+    "page.pages_below",
     "page.previous",
     "page.next",
     "page.no_match",

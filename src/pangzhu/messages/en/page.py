@@ -35,6 +35,8 @@ MESSAGES = {
     "page.least": "Tokens, at least",
     "page.most": "Tokens, at most",
     "page.reset": "Reset",
+    "page.pages_above": "Pages, above the rows",
+    "page.pages_below": "Pages, below the rows",
     "page.previous": "Previous",
     "page.next": "Next",
     "page.no_match": "No row fits the filter.",

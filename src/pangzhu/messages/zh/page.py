@@ -32,6 +32,8 @@ MESSAGES = {
     "page.least": "词元不少于",
     "page.most": "词元不多于",
     "page.reset": "重置",
+    "page.pages_above": "翻页（上方）",
+    "page.pages_below": "翻页（下方）",
     "page.previous": "上一页",
     "page.next": "下一页",
     "page.no_match": "没有符合条件的行。",
