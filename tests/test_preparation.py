@@ -138,3 +138,32 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert (decide_device("auto"), decide_device("cpu")) == ("cuda", "cpu")
+
+
+# --- rows trained beside the data --------------------------------------------------------------------------------
+
+
+def test_replay_rows_come_last_and_are_not_counted(base: PreparedBase, rows_file: Path, tmp_path: Path) -> None:
+    alone = rows_of(base, rows_file)
+    replay = rows_of(base, alpaca(tmp_path / "replay.jsonl", [("hello", "hi"), ("bye", "see you")]))
+    both = rows_of(base, rows_file, replay_path=tmp_path / "replay.jsonl")
+    assert [row.input_ids for row in both.tokenized.examples] == [
+        row.input_ids for row in (*alone.tokenized.examples, *replay.tokenized.examples)
+    ]
+    assert both.tokenized.num_replay == 2
+    assert both.tokenized.num_counted == len(alone.tokenized.examples)
+    assert both.tokenized.sha256 != alone.tokenized.sha256
+
+
+def test_a_bad_replay_row_is_refused_before_any_model_is_looked_for(rows_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRowsError) as refused:
+        read_dataset(DataOptions(dataset_path=rows_file, replay_path=alpaca(tmp_path / "replay.jsonl", [("q", "")])))
+    assert "replay.jsonl" in str(refused.value)
+
+
+def test_an_overlong_replay_row_is_a_finding_like_any_other(
+    base: PreparedBase, rows_file: Path, tmp_path: Path
+) -> None:
+    replay = alpaca(tmp_path / "replay.jsonl", [("q", "a" * 2500)])
+    [finding] = rows_of(base, rows_file, replay_path=replay).findings
+    assert finding.location.file == replay

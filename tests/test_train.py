@@ -690,6 +690,25 @@ def test_a_record_with_a_figure_of_another_version_is_still_read(runs: Runs) -> 
     assert runs.train("versions", max_steps=2).already_finished
 
 
+def test_replay_rows_are_trained_and_not_counted_as_learned(runs: Runs, tmp_path: Path, said: list[str]) -> None:
+    replay = alpaca(tmp_path / "replay.jsonl", [("hello", "hi there"), ("bye", "see you")])
+    plain = runs.train("plain")
+    beside = runs.train("beside", replay_path=replay)
+    assert beside.num_rows == plain.num_rows == len(SIX_ROWS)
+    assert runs.weights("beside") != runs.weights("plain")
+    assert {line["num_rows"] for line in runs.metrics("beside")} == {len(SIX_ROWS)}
+    assert text("train.replay", counted=len(SIX_ROWS), replay=2) in said
+
+
+def test_until_learned_waits_for_the_rows_that_are_to_be_learned_alone(runs: Runs, tmp_path: Path) -> None:
+    """Replay rows that contradict each other can never all be learned."""
+    alpaca(runs.rows, [("a?", "y")])
+    replay = alpaca(tmp_path / "replay.jsonl", [("b?", "n"), ("b?", "m")])
+    result = runs.train(replay_path=replay, until_learned=True, max_steps=300, learning_rate=3e-3, r=8)
+    assert result.num_learned == result.num_rows == 1
+    assert result.num_steps < 300
+
+
 def test_a_run_of_one_step_moves_the_adapter(runs: Runs) -> None:
     """Warm-up is rounded down: the only step must not have learning rate 0."""
     assert runs.train("single", max_steps=1).num_steps == 1

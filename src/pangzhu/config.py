@@ -34,7 +34,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
-    @field_validator("output_dir", "dataset_path", "eval_path", "html", mode="before", check_fields=False)
+    @field_validator(
+        "output_dir", "dataset_path", "replay_path", "eval_path", "html", mode="before", check_fields=False
+    )
     @classmethod
     def _refuse_empty_path(cls, value: object, info: ValidationInfo) -> object:
         """An unset variable in a script gives an empty text, which would mean the current folder."""
@@ -57,6 +59,7 @@ class DataOptions(Options):
     """Which rows, and what of each row is learned."""
 
     dataset_path: Path | None = None
+    replay_path: Path | None = None
     train_on: TrainOn = "assistant"
     max_seq_length: int | None = Field(None, ge=8)
     overlong: Overlong = "fail"

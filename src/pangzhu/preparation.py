@@ -4,12 +4,12 @@
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pangzhu import checkpoint
 from pangzhu.config import DataOptions, Device, ModelOptions, TrainConfig
-from pangzhu.data import Conversation, Dataset, find_problems
+from pangzhu.data import Conversation, Dataset, find_problems, load_dataset
 from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, may_skip
 from pangzhu.errors import DataError, ResourceError, UsageError
 from pangzhu.examples import example
@@ -65,13 +65,16 @@ def read_dataset(options: DataOptions) -> Dataset:
     """Read the rows; bad ones are collected, not raised. Needs no model, so a broken file is known before one is fetched.
 
     Raises:
-        DataError: the file as a whole cannot be read.
+        DataError: the file as a whole cannot be read, or a row of the replay file is bad.
     """
     path = options.dataset_path
     if path is None:
         path = example("instruct_tiny.jsonl")
         say("data.packaged_examples", path=path)
-    return find_problems(path, allow_control_tokens=options.allow_control_tokens)
+    dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
+    if options.replay_path is None:
+        return dataset
+    return replace(dataset, replay=load_dataset(options.replay_path).conversations)
 
 
 def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> PreparedRows:
@@ -80,7 +83,10 @@ def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> Pr
     Raises:
         UsageError: `--max_seq_length` is longer than the model's context.
     """
-    tokenized = joined(part for _, part in label_in_batches(dataset, options, base))
+    parts = [part for _, part in label_in_batches(dataset, options, base)]
+    beside = [part for _, part in label_in_batches(replace(dataset, conversations=dataset.replay), options, base)]
+    num_replay = sum(len(part.examples) for part in beside)
+    tokenized = replace(joined([*parts, *beside]), num_replay=num_replay)
     return PreparedRows(dataset, tokenized, in_file_order((*dataset.rejected, *tokenized.findings)))
 
 

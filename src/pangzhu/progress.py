@@ -69,6 +69,7 @@ class Progress:
         examples: the rows, in the dataset's order.
         steps: the plan.
         on_step: told after every logged step.
+        num_replay: the last rows, which are not what is to be learned.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class Progress:
         examples: Sequence[TokenizedExample],
         steps: StepPlan,
         on_step: Callable[[StepReport], None],
+        *,
+        num_replay: int = 0,
     ) -> None:
         self.examples = examples
         self.num_tokens = 0
@@ -84,7 +87,7 @@ class Progress:
         self.finished = False  # no further step is to be done
         self.confirmed = False  # `learned` comes from a pass with the rounded weights as they are now
         self.signal_number: int | None = None
-        self.learned = [False] * len(examples)
+        self.learned = [False] * (len(examples) - num_replay)
         self._file = metrics_file
         self._steps = steps
         self._on_step = on_step
@@ -104,7 +107,8 @@ class Progress:
         for outcome in outcomes:
             self._step_loss += outcome.loss
             self._step_supervised += outcome.num_supervised
-            self.learned[outcome.row_index] = outcome.learned
+            if outcome.row_index < len(self.learned):
+                self.learned[outcome.row_index] = outcome.learned
 
     def step_done(self) -> None:
         """One optimizer step is over; what follows until the next, such as confirming what was learned, is no part of it."""

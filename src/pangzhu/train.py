@@ -53,7 +53,14 @@ NUM_PROOF_ROWS = 4
 MOST_SHOWN = 600  # characters of the first row
 # Settings that leave the weights as they are: another value is still the same run.
 NOT_IDENTITY = frozenset(
-    {*RunOptions.model_fields, *ModelOptions.model_fields, "dataset_path", "skip_bad", "allow_control_tokens"}
+    {
+        *RunOptions.model_fields,
+        *ModelOptions.model_fields,
+        "dataset_path",
+        "replay_path",
+        "skip_bad",
+        "allow_control_tokens",
+    }
 ) - {"precision", "device"}
 
 
@@ -158,7 +165,13 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     record = replace(run.record, decisions=asdict(decisions))
     checkpoint.write_record(run.folder, record)
     model = load_model(config, base, decisions)
-    progress = Progress(run.folder / checkpoint.METRICS, rows.tokenized.examples, run.steps, run.on_step)
+    progress = Progress(
+        run.folder / checkpoint.METRICS,
+        rows.tokenized.examples,
+        run.steps,
+        run.on_step,
+        num_replay=rows.tokenized.num_replay,
+    )
     fast = choose_path(config, model, longest=rows.tokenized.longest)
     trainer = RowTrainer(model, config, progress, token_budget=decisions.token_budget, fast=fast)
     if resumed_from:
@@ -188,7 +201,8 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
 
 def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "FastPath | None") -> list[bool]:
     say("train.confirming")
-    learned = confirm_learned(model, list(enumerate(rows.tokenized.examples)), token_budget, fast)
+    counted = rows.tokenized.examples[: rows.tokenized.num_counted]
+    learned = confirm_learned(model, list(enumerate(counted)), token_budget, fast)
     return [learned[index] for index in range(len(learned))]
 
 
@@ -258,6 +272,8 @@ def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan) -> None:
         share=100 * steps.num_supervised / steps.num_tokens,
         longest=tokenized.longest,
     )
+    if tokenized.num_replay:
+        say("train.replay", counted=tokenized.num_counted, replay=tokenized.num_replay)
     if tokenized.num_dropped or tokenized.num_truncated:
         say("train.overlong", dropped=tokenized.num_dropped, truncated=tokenized.num_truncated)
     if repeats := find_repeats(rows.dataset.conversations).warnings:

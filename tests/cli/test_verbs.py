@@ -193,7 +193,7 @@ def test_check_writes_a_page_and_says_where(run, data: Path, tiny: tuple[str, st
     outcome = run("check", str(data), *tiny, "--html", str(page), "--json")
     assert outcome.exit_code == 3
     assert outcome.json["page"] == str(page)
-    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert str(page) in run("check", str(data), *tiny, "--html", str(page)).out
 
 

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from pangzhu.check import CheckResult
 
 
-@verb(CheckConfig, positional=("dataset_path", "DATA"))
+OFFERED = tuple(name for name in CheckConfig.model_fields if name != "replay_path")  # a file to be checked by itself
+
+
+@verb(CheckConfig, positional=("dataset_path", "DATA"), only=OFFERED)
 def check(config: CheckConfig) -> "CheckResult":
     """Read and label a dataset as training would; the packaged example instructions where none is named."""
     from pangzhu.check import check as run

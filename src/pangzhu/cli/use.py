@@ -1,11 +1,16 @@
 """The verbs that put an adapter to work: `chat`, `compare`, `eval`."""
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pangzhu.cli.console import Rendered, json_is_wanted, write_text
 from pangzhu.cli.options import verb
 from pangzhu.config import ChatConfig, CompareConfig
 from pangzhu.errors import UsageError
+
+if TYPE_CHECKING:
+    from pangzhu.compare import Comparison
 
 COMPARE_FIELDS = tuple(name for name in CompareConfig.model_fields if name != "skip_drift")  # `eval` measures it
 
@@ -28,14 +33,10 @@ def chat(config: ChatConfig) -> Rendered | None:
 def compare(config: CompareConfig) -> Rendered:
     """Put base and adapters side by side on a question file; with `--output_dir` in a report too."""
     from pangzhu import compare as stage
-    from pangzhu.engines.transformers import named_folders
-    from pangzhu.report.build import REPORT, write_report
-    from pangzhu.report.figures import Asked
 
     found = stage.compare(config)
     if config.output_dir:
-        asked = Asked(found.base_name, found.models, found.rows)
-        write_report(config.output_dir / REPORT, asked, named_folders(config.adapter))
+        _write_report(found, config.output_dir, config.adapter)
     return found
 
 
@@ -45,6 +46,15 @@ def eval_(config: CompareConfig) -> Rendered:
     from pangzhu.evaluate import evaluate
 
     return evaluate(config)
+
+
+def _write_report(found: "Comparison", output_dir: Path, adapters: tuple[str, ...]) -> None:
+    from pangzhu.engines.transformers import named_folders
+    from pangzhu.report.build import REPORT, write_report
+    from pangzhu.report.figures import Asked
+
+    asked = Asked(found.base_name, found.models, found.rows)
+    write_report(output_dir / REPORT, asked, named_folders(adapters))
 
 
 def _write_answer(piece: str) -> None:

@@ -39,6 +39,7 @@ MESSAGES = {
     "train.base": "{why}",
     "train.rows": "Data: {path}\n  {rows} rows, {tokens} tokens, of which {supervised} ({share:.0f}%) are learned; "
     "longest row {longest} tokens",
+    "train.replay": "  {counted} of them are to be learned; {replay} are trained beside them so that other abilities stay",
     "train.overlong": "  Too long: {dropped} rows left out, {truncated} cut",
     "train.steps": "Plan: {steps} optimizer steps of {rows_per_step} rows, {per_epoch} steps a pass; each row is seen "
     "{passes:.1f} times",
