@@ -21,8 +21,8 @@ SOURCE = Path(pangzhu.__file__).parent
 LAYERS = (  # a module imports from its own line and from those below it
     {"__main__"},
     {"cli"},
-    {"train", "compare", "serve", "export", "doctor", "demo"},
-    {"plan", "chat", "evaluate", "engines", "trainer", "progress", "decisions", "report"},
+    {"train", "compare", "serve", "export", "doctor", "demo", "measure", "run_plan"},
+    {"plan", "chat", "evaluate", "engines", "trainer", "progress", "decisions", "report", "estimate", "advice"},
     {"step", "batching", "preparation"},
     {"fast", "model", "adapter", "checkpoint", "card"},
     {"template", "tokenization", "sources", "machine"},

@@ -25,7 +25,7 @@ from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load
 from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
-from pangzhu.model import base_fingerprint
+from pangzhu.model import base_fingerprint, trainable_parameters
 from pangzhu.preparation import (
     PreparedBase,
     PreparedRows,
@@ -156,6 +156,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     record = replace(run.record, decisions=asdict(decisions))
     checkpoint.write_record(run.folder, record)
     model = load_model(config, base, decisions)
+    _say_model(model, decisions)
     progress = Progress(run.folder / checkpoint.METRICS, rows.tokenized.examples, run.steps, run.on_step)
     fast = choose_path(config, model, longest=rows.tokenized.longest)
     trainer = RowTrainer(model, config, progress, token_budget=decisions.token_budget, fast=fast)
@@ -215,20 +216,9 @@ def _publish(
     result: TrainResult,
 ) -> None:
     """Write, prove, and only then put the adapter where it is looked for."""
-    from pangzhu.batching import lay_end_to_end
-
     staged = run.folder / "staged"
     shutil.rmtree(staged, ignore_errors=True)  # left by a crash
-    recorded = adapter.BaseRecord(
-        name=str(base.source.folder.resolve()) if base.source.origin == "folder" else base.source.name,
-        public_id=base.source.public_id,
-        revision=base.source.revision,
-        fingerprint=base_fingerprint(base.source.folder),
-    )
-    adapter.write_adapter(staged, model, tokenizer=base.tokenizer, contract=base.contract, base=recorded)
-    shortest = sorted(rows.tokenized.examples, key=lambda example: len(example.input_ids))
-    proof_rows = list(enumerate(shortest[:NUM_PROOF_ROWS]))
-    change = adapter.prove_adapter(staged, model, lay_end_to_end(proof_rows).to(model.device))
+    recorded, change = stage_adapter(staged, base, rows, model=model)
     say("train.proven", change=change)
     (staged / adapter.CARD).write_text(model_card(config, recorded, result.as_json()), encoding="utf-8")
     manifest = adapter.Manifest(
@@ -240,6 +230,47 @@ def _publish(
         metrics=result.as_json() | {"output_dir": None, "largest_logit_change": change},
     )
     adapter.publish(staged, config.output_dir, manifest)
+
+
+def stage_adapter(
+    staged: Path, base: PreparedBase, rows: PreparedRows, *, model: "PeftModel"
+) -> tuple[adapter.BaseRecord, float]:
+    """Write an adapter, its weights rounded, and prove what was written.
+
+    Args:
+        staged: a folder of its own.
+        base: what it belongs to.
+        rows: the shortest of them prove it.
+        model: base with the adapter.
+
+    Returns:
+        The base as the adapter names it, and the largest change of a logit against it.
+
+    Raises:
+        VerificationError: the adapter changes nothing, or is another once it is loaded back.
+    """
+    from pangzhu.batching import lay_end_to_end
+
+    recorded = adapter.BaseRecord(
+        name=str(base.source.folder.resolve()) if base.source.origin == "folder" else base.source.name,
+        public_id=base.source.public_id,
+        revision=base.source.revision,
+        fingerprint=base_fingerprint(base.source.folder),
+    )
+    adapter.write_adapter(staged, model, tokenizer=base.tokenizer, contract=base.contract, base=recorded)
+    shortest = sorted(rows.tokenized.examples, key=lambda example: len(example.input_ids))
+    proof_rows = list(enumerate(shortest[:NUM_PROOF_ROWS]))
+    return recorded, adapter.prove_adapter(staged, model, lay_end_to_end(proof_rows).to(model.device))
+
+
+def _say_model(model: "PeftModel", decisions: Decisions) -> None:
+    say(
+        "train.model",
+        trainable=sum(parameter.numel() for parameter in trainable_parameters(model)),
+        precision=decisions.precision,
+        threads=decisions.num_threads,
+        budget=decisions.token_budget,
+    )
 
 
 def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan) -> None:

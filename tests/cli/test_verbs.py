@@ -10,7 +10,7 @@ import pytest
 
 from pangzhu import sources
 from pangzhu.cli.adapters import AdaptersOptions, find_adapters
-from pangzhu.config import ChatConfig, CompareConfig, TrainConfig
+from pangzhu.config import ChatConfig, CompareConfig, PlanConfig, TrainConfig
 from pangzhu.errors import ModelError
 from pangzhu.sources.base_model import BaseModel, Listing
 
@@ -152,6 +152,30 @@ def test_check_without_data_says_what_it_reads(run, tiny: tuple[str, str]) -> No
     assert "instruct_tiny.jsonl" in outcome.err
 
 
+# --- plan --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_plan_without_measuring(run, data: Path, tiny: tuple[str, str], language: str) -> None:
+    data.write_text(GOOD * 9, encoding="utf-8")
+    words = ("plan", *tiny, "--dataset_path", str(data), "--precision", "float32", "--no_measure", "--lang", language)
+    outcome = run(*words)
+    assert outcome.exit_code == 0
+    assert data.name in outcome.out
+    assert "--per_device_train_batch_size 1" in outcome.out  # two steps a pass are too few
+    planned = run(*words, "--json").json
+    assert (planned["ok"], planned["time"]) == (True, None)
+    assert planned["steps"]["num_steps"] == 6  # type: ignore[index]
+
+
+def test_plan_of_bad_rows_ends_with_3_and_names_them(run, data: Path, tiny: tuple[str, str]) -> None:
+    data.write_text(GOOD + BAD, encoding="utf-8")
+    outcome = run("plan", *tiny, "--dataset_path", str(data), "--json")
+    assert outcome.exit_code == 3
+    assert [finding["line"] for finding in outcome.json["findings"]] == [2]  # type: ignore[attr-defined]
+
+
 # --- pull, models ------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +224,7 @@ def test_models_lists_names_and_folders_uncut(run, monkeypatch: pytest.MonkeyPat
     ("words", "module", "function", "kind"),
     [
         (["train", "--output_dir", "o"], "train", "train", TrainConfig),
+        (["plan"], "run_plan", "plan_run", PlanConfig),
         (["chat", "--prompt", "?"], "chat", "run", ChatConfig),
         (["compare", "--dataset_path", "d"], "compare", "compare", CompareConfig),
         (["eval", "--dataset_path", "d"], "evaluate", "evaluate", CompareConfig),
