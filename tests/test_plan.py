@@ -10,7 +10,7 @@ from pangzhu.plan import (
     MAX_TOKEN_BUDGET,
     MIN_TOKEN_BUDGET,
     REFERENCE,
-    TIMES_APART,
+    TIMES_KEPT,
     FastParts,
     ModelShape,
     choose_token_budget,
@@ -83,7 +83,7 @@ def test_the_counts_of_the_plan_are_those_of_the_rows() -> None:
 PARTS = {True: FastParts(), False: REFERENCE}
 
 
-def memory(*, fast: bool = True, supervised_share: float = 0.5, rank: int = 8, **parts: bool) -> Any:  # a MemoryPlan
+def memory(*, fast: bool = True, supervised_share: float = 0.5, rank: int = 8, **parts: Any) -> Any:  # a MemoryPlan
     return plan_memory(
         QWEN,
         num_trainable=QWEN.adapter_size(rank),
@@ -144,9 +144,10 @@ def test_wider_heads_and_norms_of_heads_are_counted() -> None:
     assert per_token(normed_heads=True) - per_token() == QWEN.num_layers * (14 * 64 + 128) * 2
 
 
-def test_adapters_that_are_computed_apart_keep_a_multiple() -> None:
-    """DoRA and dropout: peft's own forward keeps float32 inputs and outputs of full width."""
-    assert memory(adapters=False).per_token == TIMES_APART * memory().per_token
+@pytest.mark.parametrize("how", TIMES_KEPT)
+def test_adapters_that_are_computed_apart_keep_a_multiple(how: str) -> None:
+    assert memory(adapters=how).per_token == TIMES_KEPT[how] * memory().per_token
+    assert (memory(adapters=how).per_token == memory().per_token) is (how == "fused")
 
 
 def test_a_head_of_its_own_keeps_logits_and_a_fast_head_beside_reference_layers_does_not() -> None:

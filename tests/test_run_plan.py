@@ -14,7 +14,7 @@ from pangzhu.config import PlanConfig
 from pangzhu.data.findings import BadRowsError
 from pangzhu.errors import UsageError
 from pangzhu.messages import LANGUAGES, set_language
-from pangzhu.plan import TIMES_APART
+from pangzhu.plan import TIMES_KEPT
 from pangzhu.run_plan import RunPlan, plan_run
 from pangzhu.train import train
 from tests.conftest import alpaca, build_lora, silently, train_config
@@ -169,9 +169,21 @@ def test_a_family_that_the_fast_path_does_not_know_is_planned_on_the_reference_p
     assert memory.per_token < off.per_token  # the head stays fast
 
 
-@pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_dropout": 0.1}, {"fast_without": ("lora",)}])
-def test_adapters_that_are_computed_apart_are_planned_with_their_memory(options: dict[str, Any], plans: Plans) -> None:
-    assert plans.plan(**options).outlook.memory.per_token == TIMES_APART * plans.plan().outlook.memory.per_token
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ({}, "fused"),
+        ({"lora_dropout": 0.1}, "dropout"),
+        ({"fast_without": ("lora",)}, "peft"),
+        ({"use_dora": True}, "dora"),
+        ({"use_dora": True, "lora_dropout": 0.1}, "dora"),
+    ],
+)
+def test_adapters_that_are_computed_apart_are_planned_with_their_memory(
+    options: dict[str, Any], how: str, plans: Plans
+) -> None:
+    fused = plans.plan().outlook.memory.per_token
+    assert plans.plan(**options).outlook.memory.per_token == TIMES_KEPT[how] * fused
 
 
 def test_the_fast_path_switched_off_is_told(plans: Plans) -> None:

@@ -157,7 +157,9 @@ def fast_path(config: FastOptions, model: "PeftModel", *, longest: int, device: 
 def _fast_parts(config: TrainConfig, path: "FastPath | None") -> plan.FastParts:
     if path is None:
         return plan.REFERENCE
-    adapters = path.fuses_adapters and config.lora_dropout == 0
+    adapters: Literal["fused", "dropout", "peft", "dora"] = "dora" if config.use_dora else "peft"
+    if path.fuses_adapters:
+        adapters = "dropout" if config.lora_dropout else "fused"
     return plan.FastParts(layers=path.drives_decoder, adapters=adapters, head=path.scores_head)
 
 

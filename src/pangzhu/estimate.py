@@ -23,7 +23,7 @@ from pangzhu.tokenization import TokenizedExample
 
 FIXED_TOKENS = 80  # what a micro-batch costs beside its own tokens (docs/decisions.md, 2026-11-25)
 MOST_SAMPLED_ROWS = 512  # whose costs are counted; a mean over more would be the same
-MOST_TIMED_TOKENS = 4096  # of one timed step: a step of many long rows would take minutes
+MOST_TIMED_TOKENS = 2048  # of one timed step: a step of many long rows would take minutes
 PAIRS = ((1 / 4, 3 / 4), (1 / 8, 7 / 8), (3 / 8, 5 / 8), (1 / 16, 15 / 16))  # where timed steps lie among all, by cost
 
 Row = tuple[int, TokenizedExample]  # index in the dataset

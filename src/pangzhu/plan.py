@@ -45,7 +45,9 @@ FAMILIES_WITH_NORMED_HEADS = frozenset({"qwen3"})
 SCRATCH_INTERMEDIATE = 5
 TYPICAL_KEYS = 60  # that a token of a short row sees: its probabilities are kept too, one a query head
 FAST_HEAP = 250 * 10**6  # compiled products, and what comes and goes between the buffers that are used again
-TIMES_APART = 3.0  # what the fast path's layers keep where adapters are computed apart: by peft, or with dropout
+# What the layers keep, over what they keep with fused adapters: with dropout on the adapters' inputs; by peft's own forward,
+# which keeps float32 inputs and outputs of full width; by its DoRA, which keeps them several times.
+TIMES_KEPT = {"fused": 1.0, "dropout": 3.0, "peft": 4.0, "dora": 7.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +113,15 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class FastParts:
-    """What is computed on the fast path: the layers, the adapters inside their linear layers, the head."""
+    """What is computed on the fast path: the layers, the head; and how the adapters are, fused into their linear layers or
+    apart from them."""
 
     layers: bool = True
-    adapters: bool = True
+    adapters: Literal["fused", "dropout", "peft", "dora"] = "fused"
     head: bool = True
 
 
-REFERENCE = FastParts(layers=False, adapters=False, head=False)
+REFERENCE = FastParts(layers=False, adapters="peft", head=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +222,8 @@ def plan_memory(
     """
     element = BYTES_PER_ELEMENT[precision]
     learned_words = supervised_share * shape.vocab_size
-    per_token = _kept_fast(shape) * element if fast.layers else ALLOCATOR_SLACK * _kept_by_reference(shape)
-    if fast.layers and not fast.adapters:
-        per_token *= TIMES_APART
+    in_layers = TIMES_KEPT[fast.adapters] * _kept_fast(shape) * element
+    per_token = in_layers if fast.layers else ALLOCATOR_SLACK * _kept_by_reference(shape)
     if not fast.head:
         per_token += ALLOCATOR_SLACK * learned_words * BYTES_PER_LOGIT
     return MemoryPlan(

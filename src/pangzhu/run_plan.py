@@ -267,13 +267,17 @@ class RunPlan:
         return asdict(self.time) | {"total": self.time.total, "at_most": self.config.until_learned}
 
 
-def plan_run(config: PlanConfig) -> RunPlan:
+def plan_run(config: PlanConfig, *, started: float | None = None) -> RunPlan:
     """Plan the run that `train` would do with the same options.
+
+    Args:
+        config: the run.
+        started: when the command began, by `time.perf_counter`; not given: now.
 
     Raises:
         PangzhuError: as `train` before its first step: bad rows, no such model, an option that does not fit it.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     dataset = read_dataset(config)
     base = prepare_training_base(config)
     rows = label_rows(dataset, config, base)

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,15 +40,19 @@ from pangzhu.tokenization import supervised_preview
 from pangzhu.trainer import RowTrainer, confirm_learned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from peft import PeftModel
 
     from pangzhu.fast.path import FastPath
     from pangzhu.progress import StepReport
+    from pangzhu.tokenization import TokenizedExample
 
 REJECTED = "rejected.txt"  # rows left out by --skip_bad, beside the record
 NUM_PROOF_ROWS = 4
+MOST_PROOF_TOKENS = (
+    512  # of several rows together: the proof takes the reference path, whose attention grows with their square
+)
 MOST_SHOWN = 600  # characters of the first row
 # Settings that leave the weights as they are: another value is still the same run.
 NOT_IDENTITY = frozenset(
@@ -240,7 +245,7 @@ def stage_adapter(
     Args:
         staged: a folder of its own.
         base: what it belongs to.
-        rows: the shortest of them prove it.
+        rows: the shortest of them prove it (`choose_proof_rows`).
         model: base with the adapter.
 
     Returns:
@@ -258,9 +263,15 @@ def stage_adapter(
         fingerprint=base_fingerprint(base.source.folder),
     )
     adapter.write_adapter(staged, model, tokenizer=base.tokenizer, contract=base.contract, base=recorded)
-    shortest = sorted(rows.tokenized.examples, key=lambda example: len(example.input_ids))
-    proof_rows = list(enumerate(shortest[:NUM_PROOF_ROWS]))
-    return recorded, adapter.prove_adapter(staged, model, lay_end_to_end(proof_rows).to(model.device))
+    proof_rows = lay_end_to_end(list(enumerate(choose_proof_rows(rows.tokenized.examples))))
+    return recorded, adapter.prove_adapter(staged, model, proof_rows.to(model.device))
+
+
+def choose_proof_rows(examples: "Sequence[TokenizedExample]") -> "list[TokenizedExample]":
+    """The shortest rows, as many as a proof needs and `MOST_PROOF_TOKENS` hold; one at the least."""
+    shortest = sorted(examples, key=lambda example: len(example.input_ids))[:NUM_PROOF_ROWS]
+    ends = accumulate(len(example.input_ids) for example in shortest)
+    return shortest[: max(1, sum(end <= MOST_PROOF_TOKENS for end in ends))]
 
 
 def _say_model(model: "PeftModel", decisions: Decisions) -> None:

@@ -37,7 +37,7 @@ def stage(monkeypatch: pytest.MonkeyPatch):
     called: list[Any] = []
 
     def put(module: str, function: str, **more: object) -> list[Any]:
-        def called_function(config: object, write: Callable[[str], None] | None = None) -> Answer:
+        def called_function(config: object, write: Callable[[str], None] | None = None, **_more: object) -> Answer:
             called.append(config)
             if write:
                 write("streamed\n")

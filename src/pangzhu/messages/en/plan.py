@@ -42,7 +42,7 @@ MESSAGES = {
     "plan.time.at_most": "about {minutes:.1f} minutes at the most: it stops as soon as all rows are learned",
     "plan.time.not_measured": "not measured (--no_measure)",
     "plan.seconds": "{seconds:.0f} s",
-    "plan.time.preparing": "  reading, labelling, probing",
+    "plan.time.preparing": "  starting, reading, labelling",
     "plan.time.loading": "  loading the model",
     "plan.time.stepping": "  optimizer steps",
     "plan.time.stepping.figures": "{seconds:.0f} s, {each:.1f} s each (from {number} that were timed)",

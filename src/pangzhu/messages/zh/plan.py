@@ -42,7 +42,7 @@ MESSAGES = {
     "plan.time.at_most": "最多约 {minutes:.1f} 分钟：全部学会就提前停止",
     "plan.time.not_measured": "没有实测（--no_measure）",
     "plan.seconds": "{seconds:.0f} 秒",
-    "plan.time.preparing": "  读数据、标注、实测速度",
+    "plan.time.preparing": "  启动、读数据、标注",
     "plan.time.loading": "  加载模型",
     "plan.time.stepping": "  优化步",
     "plan.time.stepping.figures": "{seconds:.0f} 秒，每步 {each:.1f} 秒（实测了 {number} 步）",
