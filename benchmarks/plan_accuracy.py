@@ -2,7 +2,7 @@
 
 For each model and dataset a fresh process plans, another trains with the same options. Compared are the seconds from the
 start of the process to its end, and its peak memory. `--max_steps` limits both to a few optimizer steps; the table says how
-many there were.
+many there were. `--screens` renews the screens in the documents.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pangzhu.messages import Language
 from pangzhu.sources.cache import cache_root
 
 GIGABYTE = 1e9
+SCREEN_COLUMNS = 100
 NUM_ROWS = {"short": 40, "mixed": 1000, "long": 200}
 PAGES: dict[Language, Path] = {
     "en": HERE.parent / "docs" / "training.md",
@@ -54,6 +55,9 @@ class Finished:
 def main() -> None:
     """Run what is missing in the CSV, then write the table into the pages."""
     given = _arguments()
+    if given.screens:
+        write_screens()
+        return
     file = Path(given.csv)
     processor = instruction_set()
     for model in given.models.split(","):
@@ -69,6 +73,19 @@ def main() -> None:
     if not given.no_pages:
         for language, page in PAGES.items():
             put_into(page, table(read_csv(file), language), mark="plan")
+
+
+def write_screens(*more: str) -> None:
+    """Show in the pages what `plan` prints for the example instructions, `more` options given."""
+    words = ["--model_name_or_path", SMOL, "--dataset_path", "data/raw/instruct_tiny.jsonl", *more]
+    for language, page in PAGES.items():
+        command = [sys.executable, "-m", "pangzhu", "plan", "--lang", language, *words]
+        environment = os.environ | {"COLUMNS": str(SCREEN_COLUMNS), "PYTHONIOENCODING": "utf-8"}
+        shown = subprocess.run(
+            command, cwd=HERE.parent, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=True
+        ).stdout
+        lines = "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
+        put_into(page, f"```text\n{lines}```\n", mark="plan-screen")
 
 
 def table(rows: Sequence[dict[str, str]], language: Language = "en") -> str:
@@ -144,6 +161,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", default=f"{SMOL},{QWEN}", help="names separated by commas")
     parser.add_argument("--workloads", default=",".join(NUM_ROWS), help="names separated by commas")
     parser.add_argument("--max_steps", type=int, help="optimizer steps of a run; not given: three passes")
+    parser.add_argument("--screens", action="store_true", help="only show in the documents what the verb prints")
     parser.add_argument("--no_pages", action="store_true", help="leave the documents as they are")
     return parser.parse_args()
 

@@ -36,4 +36,5 @@ def test_the_table_has_as_many_columns_in_each_line(language: Language) -> None:
 def test_every_dataset_is_a_workload_and_every_page_has_the_place_for_the_table() -> None:
     assert set(NUM_ROWS) <= set(WORKLOADS)
     for page in PAGES.values():
-        assert "<!-- plan:start -->" in page.read_text(encoding="utf-8")
+        content = page.read_text(encoding="utf-8")
+        assert content.count("<!-- plan:start -->") == content.count("<!-- plan-screen:start -->") == 1
