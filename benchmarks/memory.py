@@ -12,12 +12,12 @@ from benchmarks.bench import run_job
 from benchmarks.contestants import CONTESTANTS, OURS, Contestant
 from benchmarks.workloads import WORKLOADS, write_rows
 from pangzhu import plan
-from pangzhu.config import LoraOptions
 from pangzhu.decisions import model_shape
 from pangzhu.sources import resolve
 from pangzhu.sources.cache import cache_root
 
 GIGABYTE = 1e9
+RANK = 8  # of every contestant
 REFERENCE = "pangzhu --fast off"
 
 
@@ -54,11 +54,12 @@ def _one(given: argparse.Namespace, contestant: Contestant, budget: int) -> tupl
     }
     options = dict(contestant.options) | {"token_budget": budget}
     measured = run_job(contestant, job | {"warm_up": 1, "steps": 1, "options": options})["peak_rss"]
+    shape = model_shape(folder)
     memory = plan.plan_memory(
-        model_shape(folder),
-        LoraOptions(),
+        shape,
+        num_trainable=shape.adapter_size(RANK),
         precision=given.precision,
-        fast="reference" not in contestant.options,
+        fast=plan.REFERENCE if "reference" in contestant.options else plan.FastParts(),
         supervised_share=supervised / num_tokens,
     )
     return memory.peak(min(budget, num_tokens // 2)), measured

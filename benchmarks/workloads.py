@@ -61,17 +61,38 @@ def _law_rows(base: PreparedBase, folder: Path) -> list[TokenizedExample]:
     return rows
 
 
+def write_dataset(workload: Workload, model_name: str, folder: Path, *, num_rows: int) -> Path:
+    """The same rows as questions and answers, for commands that read a dataset."""
+    if workload.length is None:
+        raise ValueError(f"{workload.name} is a dataset already")
+    base = prepare_base(TrainConfig(model_name_or_path=model_name, output_dir=folder))
+    conversations = _drawn_conversations(base, workload.length, num_rows)
+    file = folder / f"{workload.name}-{num_rows}.dataset.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = ({"instruction": asked.content, "output": answered.content} for asked, answered in conversations)
+    file.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+    return file
+
+
 def _drawn_rows(base: PreparedBase, length: Callable[[random.Random], float], num_rows: int) -> list[TokenizedExample]:
-    draw = random.Random(SEED)
     labeller = Labeller(base.tokenizer, base.contract)
+    drawn = _drawn_conversations(base, length, num_rows)
+    return [labeller.examples(_row(turns, number))[0] for number, turns in enumerate(drawn)]
+
+
+def _drawn_conversations(
+    base: PreparedBase, length: Callable[[random.Random], float], num_rows: int
+) -> list[tuple[Turn, Turn]]:
+    draw = random.Random(SEED)
     sentences = _sentences()
-    empty = len(labeller.examples(_row("?", "!", 0))[0].input_ids)  # the template's own tokens
-    return [_row_of_length(base, labeller, sentences, draw, length(draw) - empty) for _ in range(num_rows)]
+    shortest = _row((Turn("user", "?"), Turn("assistant", "!")), 0)
+    empty = len(Labeller(base.tokenizer, base.contract).examples(shortest)[0].input_ids)  # the template's own tokens
+    return [_turns_of_length(base, sentences, draw, length(draw) - empty) for _ in range(num_rows)]
 
 
-def _row_of_length(
-    base: PreparedBase, labeller: Labeller, sentences: list[str], draw: random.Random, num_tokens: float
-) -> TokenizedExample:
+def _turns_of_length(
+    base: PreparedBase, sentences: list[str], draw: random.Random, num_tokens: float
+) -> tuple[Turn, Turn]:
     ids: list[int] = []
     while len(ids) < num_tokens:
         ids += base.tokenizer.encode(draw.choice(sentences), add_special_tokens=False)
@@ -79,12 +100,13 @@ def _row_of_length(
         base.tokenizer.decode(part)
         for part in (ids[: int(num_tokens) // 2], ids[int(num_tokens) // 2 : int(num_tokens)])
     ]
+    draw.randrange(10**6)  # keeps the rows of earlier figures
     question, answer = (part.replace("\ufffd", "").strip() or "…" for part in text)
-    return labeller.examples(_row(question, answer, draw.randrange(10**6)))[0]
+    return Turn("user", question), Turn("assistant", answer)
 
 
-def _row(question: str, answer: str, number: int) -> Conversation:
-    return Conversation((Turn("user", question), Turn("assistant", answer)), Location(Path("workload"), number, number))
+def _row(turns: tuple[Turn, Turn], number: int) -> Conversation:
+    return Conversation(turns, Location(Path("workload"), number, number))
 
 
 def _sentences() -> list[str]:

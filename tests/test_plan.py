@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 
-from pangzhu.config import LoraOptions, OptimizationOptions
+from pangzhu.config import OptimizationOptions
 from pangzhu.plan import (
     MAX_TOKEN_BUDGET,
     MIN_TOKEN_BUDGET,
+    REFERENCE,
+    TIMES_KEPT,
+    FastParts,
     ModelShape,
     choose_token_budget,
+    largest_micro_batch,
+    plan_disk,
     plan_memory,
     plan_steps,
 )
@@ -75,8 +80,17 @@ def test_the_counts_of_the_plan_are_those_of_the_rows() -> None:
     assert (plan.num_rows, plan.num_tokens, plan.num_supervised) == (4, 20, 8)
 
 
-def memory(*, fast: bool = True, supervised_share: float = 0.5, **options: Any) -> Any:  # a MemoryPlan
-    return plan_memory(QWEN, LoraOptions(**options), precision="float32", fast=fast, supervised_share=supervised_share)
+PARTS = {True: FastParts(), False: REFERENCE}
+
+
+def memory(*, fast: bool = True, supervised_share: float = 0.5, rank: int = 8, **parts: Any) -> Any:  # a MemoryPlan
+    return plan_memory(
+        QWEN,
+        num_trainable=QWEN.adapter_size(rank),
+        precision="float32",
+        fast=replace(PARTS[fast], **parts),
+        supervised_share=supervised_share,
+    )
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -115,7 +129,7 @@ def test_the_fast_path_takes_less_and_the_reference_path_more_for_more_learned_t
 
 def test_the_adapter_of_the_half_billion_qwen_is_counted_exactly() -> None:
     """549,888 numbers for each rank, with master, gradient and two moments in float32."""
-    assert memory(r=8).adapter == 8 * 549_888 * 16
+    assert memory(rank=8).adapter == 8 * 549_888 * 16
 
 
 def test_wider_heads_and_norms_of_heads_are_counted() -> None:
@@ -123,7 +137,47 @@ def test_wider_heads_and_norms_of_heads_are_counted() -> None:
 
     def per_token(**sizes: Any) -> float:
         shape = replace(QWEN, **sizes)
-        return plan_memory(shape, LoraOptions(), precision="bf16", fast=True, supervised_share=0.5).per_token
+        planned = plan_memory(shape, num_trainable=1, precision="bf16", fast=FastParts(), supervised_share=0.5)
+        return planned.per_token
 
     assert per_token(head_dim=128) > per_token()
     assert per_token(normed_heads=True) - per_token() == QWEN.num_layers * (14 * 64 + 128) * 2
+
+
+@pytest.mark.parametrize("how", TIMES_KEPT)
+def test_adapters_that_are_computed_apart_keep_a_multiple(how: str) -> None:
+    assert memory(adapters=how).per_token == TIMES_KEPT[how] * memory().per_token
+    assert (memory(adapters=how).per_token == memory().per_token) is (how == "fused")
+
+
+def test_a_head_of_its_own_keeps_logits_and_a_fast_head_beside_reference_layers_does_not() -> None:
+    """Gemma 3: the layers are transformers', the head is not."""
+    gemma = memory(fast=False, head=True)
+    assert gemma.per_token == memory(fast=False, supervised_share=0.0).per_token
+    assert 0 < gemma.logits_of(10) < gemma.logits_of(10**6) == gemma.most_logits
+    assert memory(head=False).per_token > memory().per_token
+    assert memory(head=False).logits_of(10**6) == 0
+
+
+def test_a_row_longer_than_the_budget_is_a_micro_batch_by_itself() -> None:
+    assert largest_micro_batch([10, 40, 20, 30], rows_per_batch=2, token_budget=100) == 70
+    assert largest_micro_batch([10, 40, 20, 30], rows_per_batch=2, token_budget=60) == 60
+    assert largest_micro_batch([10, 40, 20, 30], rows_per_batch=2, token_budget=30) == 40
+
+
+@pytest.mark.parametrize(("num_steps", "num_checkpoints"), [(49, 1), (50, 1), (51, 2), (100, 2), (101, 3), (5000, 3)])
+def test_the_disk_holds_the_adapter_and_as_many_checkpoints_as_there_are_at_once(
+    num_steps: int, num_checkpoints: int
+) -> None:
+    """Two are kept; a third is whole before the oldest goes."""
+    disk = plan_disk(1000, num_steps=num_steps, save_steps=50, tokenizer_bytes=7)
+    assert disk.num_checkpoints == num_checkpoints
+    assert disk.total == 2000 + 7 + num_checkpoints * 12_000
+
+
+@pytest.mark.parametrize(
+    ("options", "rows_seen"), [({"num_train_epochs": 3}, 30), ({"max_steps": 3}, 10), ({"max_steps": 4}, 14)]
+)
+def test_rows_seen_are_those_of_every_step(options: dict[str, Any], rows_seen: int) -> None:
+    """Ten rows by four: steps of 4, 4 and 2."""
+    assert steps(10, per_device_train_batch_size=4, **options).num_rows_seen == rows_seen

@@ -31,8 +31,8 @@ from pangzhu.messages import text
 from pangzhu.model import base_fingerprint
 from pangzhu.progress import StepReport
 from pangzhu.template import PromptContract
-from pangzhu.train import TrainResult, train
-from tests.conftest import alpaca, silently, train_config
+from pangzhu.train import TrainResult, choose_proof_rows, train
+from tests.conftest import alpaca, examples, silently, train_config
 
 pytestmark = pytest.mark.usefixtures("one_core")
 WEIGHTS = "adapter_model.safetensors"
@@ -735,3 +735,12 @@ def test_a_damaged_record_does_not_stop_a_new_start(record: str, runs: Runs) -> 
     with pytest.raises(ResourceError):
         runs.train("broken", max_steps=2)
     assert not runs.train("broken", max_steps=2, resume="never").already_finished
+
+
+@pytest.mark.parametrize(
+    ("lengths", "proving"), [((5, 9, 7, 6, 8), [5, 6, 7, 8]), ((300, 200, 900), [200, 300]), ((900, 800), [800])]
+)
+def test_the_shortest_rows_prove_the_adapter_and_never_so_many_that_the_reference_path_is_slow(
+    lengths: tuple[int, ...], proving: list[int]
+) -> None:
+    assert [len(row.input_ids) for row in choose_proof_rows(examples(*lengths))] == proving

@@ -122,6 +122,14 @@ class TrainConfig(ModelOptions, DataOptions, LoraOptions, OptimizationOptions, F
     """Everything `pangzhu train` needs to know."""
 
 
+class PlanConfig(TrainConfig):
+    """Everything `pangzhu plan` needs to know: the run that is planned, and whether some of its steps are timed. Nothing is
+    written into the output folder; what is asked is how much room its disk has."""
+
+    output_dir: Path = Path()
+    measure: bool = True
+
+
 class CheckConfig(ModelOptions, DataOptions):
     """Everything `pangzhu check` needs to know."""
 

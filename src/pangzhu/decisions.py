@@ -1,7 +1,7 @@
 """What a run decides for itself before its first step: device, threads, number format, token budget.
 
 Decided once, by measuring, and kept in the run's record: a resumed run reuses it, so that its weights come out the same
-whatever else the machine is doing that day.
+whatever else the machine is doing that day. What the decision rests on (`Outlook`) is found without loading the model.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from pangzhu import machine, plan
 from pangzhu.config import FastOptions, TrainConfig
 from pangzhu.fast import memory
 from pangzhu.messages import say
-from pangzhu.model import attach_lora, load_base, num_parameters, read_json, trainable_parameters
+from pangzhu.model import attach_lora, build_skeleton, load_base, num_parameters, read_json, trainable_parameters
 from pangzhu.preparation import PreparedBase, PreparedRows, decide_device
 
 if TYPE_CHECKING:
@@ -41,6 +41,34 @@ class Decisions:
         return cls(**{name: recorded[name] for name in names}) if names <= recorded.keys() else None
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is known of a run before its model is loaded.
+
+    Args:
+        decisions: what follows from it.
+        shape: sizes of the base.
+        num_trainable: parameters of the adapter.
+        path: the fast path of a model without weights: it plans, and computes nothing; None where it is switched off.
+        memory: what the run takes.
+        largest: tokens of the largest micro-batch.
+        free_bytes: memory that can be taken.
+    """
+
+    decisions: Decisions
+    shape: plan.ModelShape
+    num_trainable: int
+    path: "FastPath | None"
+    memory: plan.MemoryPlan
+    largest: int
+    free_bytes: int
+
+    @property
+    def peak(self) -> float:
+        """The most memory that the run takes, in bytes."""
+        return self.memory.peak(self.largest)
+
+
 def bound_caches(config: TrainConfig, rows: PreparedRows) -> None:
     """Bound what oneDNN keeps, where the fast path asks for it; before the process multiplies for the first time."""
     if config.fast == "on" and "memory" not in config.fast_without:
@@ -49,24 +77,43 @@ def bound_caches(config: TrainConfig, rows: PreparedRows) -> None:
 
 
 def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Decisions:
-    """Probe and choose; what the configuration names is taken as it is."""
+    """Probe and choose, and say so; what the configuration names is taken as it is."""
+    outlook = look_ahead(config, base, rows)
+    if probe := outlook.decisions.probe:
+        say("train.probe", chosen=probe["chosen"], bf16=probe["bf16_gflops"], float32=probe["float32_gflops"])
+    say("train.memory", gigabytes=outlook.peak / 1e9)
+    return outlook.decisions
+
+
+def look_ahead(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Outlook:
+    """Probe, count and choose, without a word and without the model's weights."""
     import torch
 
     device = decide_device(config.device)
     num_threads = machine.num_physical_cores()
     torch.set_num_threads(num_threads)  # before the probe, which would measure another machine otherwise
     precision, probe = _precision(config, base.source.folder, device)
-    share = rows.tokenized.num_supervised / rows.tokenized.num_tokens
+    shape = model_shape(base.source.folder)
+    tokenized = rows.tokenized
+    skeleton = attach_lora(build_skeleton(base.source.folder), config)
+    num_trainable = sum(parameter.numel() for parameter in trainable_parameters(skeleton))
+    path = fast_path(config, skeleton, longest=tokenized.longest, device=device)
     planned = plan.plan_memory(
-        model_shape(base.source.folder),
-        config,
+        shape,
+        num_trainable=num_trainable,
         precision=precision,
-        fast=config.fast == "on" and device == "cpu",
-        supervised_share=share,
+        fast=_fast_parts(config, path),
+        supervised_share=tokenized.num_supervised / tokenized.num_tokens,
     )
-    budget = config.token_budget or plan.choose_token_budget(planned, free_bytes=_free_bytes(device))
-    say("train.memory", gigabytes=planned.peak(min(budget, rows.tokenized.num_tokens)) / 1e9)
-    return Decisions(base.source.name, device, num_threads, precision, budget, probe)
+    free_bytes = _free_bytes(device)
+    budget = config.token_budget or plan.choose_token_budget(planned, free_bytes=free_bytes)
+    largest = plan.largest_micro_batch(
+        [len(row.input_ids) for row in tokenized.examples],
+        rows_per_batch=config.per_device_train_batch_size,
+        token_budget=budget,
+    )
+    decisions = Decisions(base.source.name, device, num_threads, precision, budget, probe)
+    return Outlook(decisions, shape, num_trainable, path, planned, largest, free_bytes)
 
 
 def load_model(config: TrainConfig, base: PreparedBase, decisions: Decisions) -> "PeftModel":
@@ -77,15 +124,7 @@ def load_model(config: TrainConfig, base: PreparedBase, decisions: Decisions) ->
     torch.set_num_threads(decisions.num_threads)
     model = load_base(base.source.folder, precision=decisions.precision, device=decisions.device)
     set_seed(config.seed)
-    lora = attach_lora(model, config)
-    say(
-        "train.model",
-        trainable=sum(parameter.numel() for parameter in trainable_parameters(lora)),
-        precision=decisions.precision,
-        threads=decisions.num_threads,
-        budget=decisions.token_budget,
-    )
-    return lora
+    return attach_lora(model, config)
 
 
 def choose_path(config: FastOptions, model: "PeftModel", *, longest: int) -> "FastPath | None":
@@ -96,16 +135,32 @@ def choose_path(config: FastOptions, model: "PeftModel", *, longest: int) -> "Fa
         model: base with its adapter.
         longest: tokens of the longest row.
     """
+    path = fast_path(config, model, longest=longest)
+    if path is None:
+        say("fast.off")
+        return None
+    for reason in path.reasons:
+        say("fast.reason", reason=reason)
+    return path
+
+
+def fast_path(config: FastOptions, model: "PeftModel", *, longest: int, device: str | None = None) -> "FastPath | None":
+    """As `choose_path`, without a word; `device` is where a model without weights would compute."""
     from pangzhu.fast.path import FastPath
     from pangzhu.fast.techniques import Techniques
 
     if config.fast == "off":
-        say("fast.off")
         return None
-    path = FastPath(model, Techniques.without(config.fast_without), longest=longest)
-    for reason in path.reasons:
-        say("fast.reason", reason=reason)
-    return path
+    return FastPath(model, Techniques.without(config.fast_without), longest=longest, device=device)
+
+
+def _fast_parts(config: TrainConfig, path: "FastPath | None") -> plan.FastParts:
+    if path is None:
+        return plan.REFERENCE
+    adapters: Literal["fused", "dropout", "peft", "dora"] = "dora" if config.use_dora else "peft"
+    if path.fuses_adapters:
+        adapters = "dropout" if config.lora_dropout else "fused"
+    return plan.FastParts(layers=path.drives_decoder, adapters=adapters, head=path.scores_head)
 
 
 def _precision(
@@ -117,7 +172,6 @@ def _precision(
     if device == "cuda":
         return "bf16", {}
     probe = machine.probe_precision_for(folder)
-    say("train.probe", chosen=probe.chosen, bf16=probe.bf16_gflops, float32=probe.float32_gflops)
     return probe.chosen, asdict(probe)
 
 

@@ -35,6 +35,7 @@ ARCHITECTURES = frozenset(
 )
 MOST_CACHED_WORDS = 1000
 HEAD_MODULES = frozenset({"lm_head", "embed_tokens"})
+UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError)  # of transformers
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +118,33 @@ def load_base(
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-        ImportError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as broken:
+    except (*UNREADABLE, SafetensorError) as broken:
         raise ModelError("error.model.weights_unreadable", where=str(folder), reason=str(broken)) from broken
     if missing := sorted(loading["missing_keys"]):  # transformers would fill them with random numbers
         raise ModelError("error.model.weights_missing", where=str(folder), names=", ".join(missing[:3]))
     model.requires_grad_(False)
     return model.to(device).eval()
+
+
+def build_skeleton(folder: Path) -> "PreTrainedModel":
+    """The frozen base model of a folder without its weights (on torch's `meta` device): what it is made of, for no memory.
+
+    Raises:
+        ModelError: an architecture that is not supported, or a config that cannot be read.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    quiet_libraries()
+    _check_architecture(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, attn_implementation="sdpa")
+    except UNREADABLE as broken:
+        raise ModelError("error.model.weights_unreadable", where=str(folder), reason=str(broken)) from broken
+    model.requires_grad_(False)
+    return model.eval()
 
 
 def attach_lora(model: "PreTrainedModel", options: LoraOptions) -> "PeftModel":

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load
 from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
-from pangzhu.model import base_fingerprint
+from pangzhu.model import base_fingerprint, trainable_parameters
 from pangzhu.preparation import (
     PreparedBase,
     PreparedRows,
@@ -41,15 +42,19 @@ from pangzhu.tokenization import supervised_preview
 from pangzhu.trainer import RowTrainer, confirm_learned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from peft import PeftModel
 
     from pangzhu.fast.path import FastPath
     from pangzhu.progress import StepReport
+    from pangzhu.tokenization import TokenizedExample
 
 REJECTED = "rejected.txt"  # rows left out by --skip_bad, beside the record
 NUM_PROOF_ROWS = 4
+MOST_PROOF_TOKENS = (
+    512  # of several rows together: the proof takes the reference path, whose attention grows with their square
+)
 MOST_SHOWN = 600  # characters of the first row
 # Settings that leave the weights as they are: another value is still the same run.
 NOT_IDENTITY = frozenset(
@@ -165,6 +170,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     record = replace(run.record, decisions=asdict(decisions))
     checkpoint.write_record(run.folder, record)
     model = load_model(config, base, decisions)
+    _say_model(model, decisions)
     progress = Progress(
         run.folder / checkpoint.METRICS,
         rows.tokenized.examples,
@@ -232,20 +238,9 @@ def _publish(
     result: TrainResult,
 ) -> None:
     """Write, prove, and only then put the adapter where it is looked for."""
-    from pangzhu.batching import lay_end_to_end
-
     staged = run.folder / "staged"
     shutil.rmtree(staged, ignore_errors=True)  # left by a crash
-    recorded = adapter.BaseRecord(
-        name=str(base.source.folder.resolve()) if base.source.origin == "folder" else base.source.name,
-        public_id=base.source.public_id,
-        revision=base.source.revision,
-        fingerprint=base_fingerprint(base.source.folder),
-    )
-    adapter.write_adapter(staged, model, tokenizer=base.tokenizer, contract=base.contract, base=recorded)
-    shortest = sorted(rows.tokenized.examples, key=lambda example: len(example.input_ids))
-    proof_rows = list(enumerate(shortest[:NUM_PROOF_ROWS]))
-    change = adapter.prove_adapter(staged, model, lay_end_to_end(proof_rows).to(model.device))
+    recorded, change = stage_adapter(staged, base, rows, model=model)
     say("train.proven", change=change)
     (staged / adapter.CARD).write_text(model_card(config, recorded, result.as_json()), encoding="utf-8")
     manifest = adapter.Manifest(
@@ -257,6 +252,53 @@ def _publish(
         metrics=result.as_json() | {"output_dir": None, "largest_logit_change": change},
     )
     adapter.publish(staged, config.output_dir, manifest)
+
+
+def stage_adapter(
+    staged: Path, base: PreparedBase, rows: PreparedRows, *, model: "PeftModel"
+) -> tuple[adapter.BaseRecord, float]:
+    """Write an adapter, its weights rounded, and prove what was written.
+
+    Args:
+        staged: a folder of its own.
+        base: what it belongs to.
+        rows: the shortest of them prove it (`choose_proof_rows`).
+        model: base with the adapter.
+
+    Returns:
+        The base as the adapter names it, and the largest change of a logit against it.
+
+    Raises:
+        VerificationError: the adapter changes nothing, or is another once it is loaded back.
+    """
+    from pangzhu.batching import lay_end_to_end
+
+    recorded = adapter.BaseRecord(
+        name=str(base.source.folder.resolve()) if base.source.origin == "folder" else base.source.name,
+        public_id=base.source.public_id,
+        revision=base.source.revision,
+        fingerprint=base_fingerprint(base.source.folder),
+    )
+    adapter.write_adapter(staged, model, tokenizer=base.tokenizer, contract=base.contract, base=recorded)
+    proof_rows = lay_end_to_end(list(enumerate(choose_proof_rows(rows.tokenized.examples))))
+    return recorded, adapter.prove_adapter(staged, model, proof_rows.to(model.device))
+
+
+def choose_proof_rows(examples: "Sequence[TokenizedExample]") -> "list[TokenizedExample]":
+    """The shortest rows, as many as a proof needs and `MOST_PROOF_TOKENS` hold; one at the least."""
+    shortest = sorted(examples, key=lambda example: len(example.input_ids))[:NUM_PROOF_ROWS]
+    ends = accumulate(len(example.input_ids) for example in shortest)
+    return shortest[: max(1, sum(end <= MOST_PROOF_TOKENS for end in ends))]
+
+
+def _say_model(model: "PeftModel", decisions: Decisions) -> None:
+    say(
+        "train.model",
+        trainable=sum(parameter.numel() for parameter in trainable_parameters(model)),
+        precision=decisions.precision,
+        threads=decisions.num_threads,
+        budget=decisions.token_budget,
+    )
 
 
 def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan) -> None:

@@ -14,6 +14,7 @@ from pangzhu.errors import UsageError
 
 VERBS: list[Verb[typing.Any]] = [
     training.train,
+    training.plan,
     data.check,
     models.pull,
     models.models,
@@ -123,6 +124,18 @@ def test_a_positional_word_given_twice() -> None:
 def test_mistakes_are_told_in_chinese(words: list[str]) -> None:
     sentence = str(mistake(training.train, "--output_dir", "out", *words))
     assert not any(english in sentence for english in ("should", "Input", "valid", "requires", "option", "extra"))
+
+
+def test_a_switch_that_is_on_is_shown_with_what_turns_it_off() -> None:
+    assert "[on; --no_measure turns it off]" in " ".join(help_page(training.plan).split())
+    for words, measure in [([], True), (["--no_measure"], False), (["--no-measure"], False)]:
+        found = parse(training.plan, words)
+        assert found is not None
+        assert (found.measure, found.output_dir) == (measure, Path())
+
+
+def test_plan_takes_every_option_of_train() -> None:
+    assert set(training.plan.fields) == {*training.train.fields, "measure"}
 
 
 def test_help_is_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:

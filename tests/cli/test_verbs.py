@@ -10,9 +10,10 @@ import pytest
 
 from pangzhu import sources
 from pangzhu.cli.adapters import AdaptersOptions, find_adapters
-from pangzhu.config import ChatConfig, CompareConfig, TrainConfig
+from pangzhu.config import ChatConfig, CompareConfig, PlanConfig, TrainConfig
 from pangzhu.errors import ModelError
 from pangzhu.sources.base_model import BaseModel, Listing
+from tests.test_compare import squeezed
 
 GOOD = '{"instruction": "问", "output": "答"}\n'
 BAD = '{"instruction": "问"}\n'
@@ -37,7 +38,7 @@ def stage(monkeypatch: pytest.MonkeyPatch):
     called: list[Any] = []
 
     def put(module: str, function: str, **more: object) -> list[Any]:
-        def called_function(config: object, write: Callable[[str], None] | None = None) -> Answer:
+        def called_function(config: object, write: Callable[[str], None] | None = None, **_more: object) -> Answer:
             called.append(config)
             if write:
                 write("streamed\n")
@@ -203,6 +204,30 @@ def test_check_does_not_write_a_page_over_a_dataset(run, data: Path) -> None:
     assert data.read_text(encoding="utf-8") == GOOD
 
 
+# --- plan --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_plan_without_measuring(run, data: Path, tiny: tuple[str, str], language: str) -> None:
+    data.write_text(GOOD * 9, encoding="utf-8")
+    words = ("plan", *tiny, "--dataset_path", str(data), "--precision", "float32", "--no_measure", "--lang", language)
+    outcome = run(*words)
+    assert outcome.exit_code == 0
+    assert data.name in squeezed(outcome.out)  # a long path is folded
+    assert "--per_device_train_batch_size 1" in outcome.out  # two steps a pass are too few
+    planned = run(*words, "--json").json
+    assert (planned["ok"], planned["time"]) == (True, None)
+    assert planned["steps"]["num_steps"] == 6  # type: ignore[index]
+
+
+def test_plan_of_bad_rows_ends_with_3_and_names_them(run, data: Path, tiny: tuple[str, str]) -> None:
+    data.write_text(GOOD + BAD, encoding="utf-8")
+    outcome = run("plan", *tiny, "--dataset_path", str(data), "--json")
+    assert outcome.exit_code == 3
+    assert [finding["line"] for finding in outcome.json["findings"]] == [2]  # type: ignore[attr-defined]
+
+
 # --- pull, models ------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +276,7 @@ def test_models_lists_names_and_folders_uncut(run, monkeypatch: pytest.MonkeyPat
     ("words", "module", "function", "kind"),
     [
         (["train", "--output_dir", "o"], "train", "train", TrainConfig),
+        (["plan"], "run_plan", "plan_run", PlanConfig),
         (["chat", "--prompt", "?"], "chat", "run", ChatConfig),
         (["compare", "--dataset_path", "d"], "compare", "compare", CompareConfig),
         (["eval", "--dataset_path", "d"], "evaluate", "evaluate", CompareConfig),

@@ -29,6 +29,7 @@ VERBS = {  # verb -> module of this package, name in it
     "pull": ("models", "pull"),
     "models": ("models", "models"),
     "check": ("data", "check"),
+    "plan": ("training", "plan"),
     "train": ("training", "train"),
     "compare": ("use", "compare"),
     "eval": ("use", "eval_"),
@@ -37,12 +38,12 @@ VERBS = {  # verb -> module of this package, name in it
 }
 PANELS = {
     "panel.start": ("demo",),
-    "panel.prepare": ("pull", "models", "check"),
+    "panel.prepare": ("pull", "models", "check", "plan"),
     "panel.teach": ("train",),
     "panel.prove": ("compare", "eval"),
     "panel.use": ("chat", "adapters"),
 }
-LATER = ("plan", "serve", "merge", "export", "doctor")
+LATER = ("serve", "merge", "export", "doctor")
 BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE, what a shell reports for a reader that left
 
 

@@ -197,15 +197,20 @@ def _shown_name(verb: Verb[ConfigType], name: str) -> str:
 
 def _sentence(name: str, field: FieldInfo) -> str:
     """What an option means, what it takes, and its default where it has one."""
-    takes = text("cli.switch", opposite=f"--no_{name}") if _bare(field) is bool else _type_word(_bare(field))
+    takes = _switch_word(name, field) if _bare(field) is bool else _type_word(_bare(field))
     if field.is_required():
         note = text("cli.required", takes=takes)
-    elif any(field.default is nothing for nothing in (None, False, ())):  # 0 is a default worth showing
+    elif any(field.default is nothing for nothing in (None, False, True, ())):  # 0 is a default worth showing
         note = text("cli.no_default", takes=takes)
     else:
         value = f"{field.default:g}" if isinstance(field.default, float) else field.default
         note = text("cli.default", takes=takes, value=value)
     return f"{text(f'option.{name}')} {note}"
+
+
+def _switch_word(name: str, field: FieldInfo) -> str:
+    key = "cli.switch_on" if field.default is True else "cli.switch"
+    return text(key, opposite=f"--no_{name}")
 
 
 def _type_word(bare: object) -> str:

@@ -45,17 +45,20 @@ class FastPath:
         model: a causal language model, with or without peft's adapters.
         techniques: what may be done the fast way.
         longest: tokens of the longest row that will come.
+        device: where it will compute; None for where the model is. A model without weights is on none.
     """
 
-    def __init__(self, model: Any, techniques: Techniques, *, longest: int) -> None:
+    def __init__(self, model: Any, techniques: Techniques, *, longest: int, device: str | None = None) -> None:
         self._base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._techniques = techniques
         self._workspace = Workspace(reuses=techniques.memory)
-        no_decoder = support.why_not_decoder(self._base.model, longest=longest)
+        device = device or self._base.model.device.type
+        no_decoder = support.why_not_decoder(self._base.model, longest=longest, device=device)
         no_head = support.why_not_head(self._base)
         self._decoder = None if no_decoder else FastDecoder(self._base.model, techniques, self._workspace)
         self._scores_head = no_head is None and techniques.loss
         no_adapters = None if no_decoder or not techniques.lora else support.why_not_adapters(self._base.model)
+        self._fuses_adapters = techniques.lora and no_decoder is None and no_adapters is None
         found = (no_decoder, no_head, no_adapters)
         self.reasons: tuple[Reason, ...] = tuple(reason for reason in found if reason is not None)
 
@@ -63,6 +66,16 @@ class FastPath:
     def drives_decoder(self) -> bool:
         """Whether the layers are computed here."""
         return self._decoder is not None
+
+    @property
+    def fuses_adapters(self) -> bool:
+        """Whether every adapter is computed inside its linear layer, as long as it has no dropout."""
+        return self._fuses_adapters
+
+    @property
+    def scores_head(self) -> bool:
+        """Whether logits are not kept."""
+        return self._scores_head
 
     def num_shared(self, input_ids: Tensor, row_lengths: Sequence[int]) -> int:
         """Tokens at the beginning of every row that are computed once for all of them.
@@ -79,6 +92,18 @@ class FastPath:
     def release(self) -> None:
         """Give back the memory that is kept from one micro-batch to the next."""
         self._workspace.release()
+
+    def plan_stream(self, input_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]) -> Stream:
+        """What of a micro-batch is computed; arguments as `score` takes them."""
+        driven = self._decoder is not None
+        stream = lay_out(
+            input_ids[0],
+            shift_labels[0],
+            row_lengths,
+            share_prefixes=driven and self._techniques.prefix,
+            drop_tails=driven and self._techniques.pruning,
+        )
+        return stream.aligned() if driven and self._techniques.alignment else stream
 
     def score(
         self, *, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]
@@ -100,16 +125,7 @@ class FastPath:
             shift_labels: `(1, T)`, the next token of the same row where it is learned, else -100.
             row_lengths: tokens of each row.
         """
-        driven = self._decoder is not None
-        stream = lay_out(
-            input_ids[0],
-            shift_labels[0],
-            row_lengths,
-            share_prefixes=driven and self._techniques.prefix,
-            drop_tails=driven and self._techniques.pruning,
-        )
-        if driven and self._techniques.alignment:
-            stream = stream.aligned()
+        stream = self.plan_stream(input_ids, shift_labels, row_lengths)
         hidden = self._hidden_states(stream, input_ids, position_ids)
         return Predictions(stream.spread(hidden), stream.targets, stream.row_numbers)
 

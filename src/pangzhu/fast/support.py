@@ -30,16 +30,17 @@ class Reason:
         return text("fast.takes_reference", part=part, reason=text(self.why, value=self.value))
 
 
-def why_not_decoder(decoder: Any, *, longest: int) -> Reason | None:
+def why_not_decoder(decoder: Any, *, longest: int, device: str) -> Reason | None:
     """Why a decoder (`Qwen2Model` and its like) is not computed here, or None where it is.
 
     Args:
         decoder: the model without its head.
         longest: tokens of the longest row; a sliding window that reaches further changes nothing.
+        device: where it computes.
     """
     config = decoder.config
-    if decoder.device.type != "cpu":
-        return Reason("fast.part.decoder", "fast.reason.device", decoder.device.type)
+    if device != "cpu":
+        return Reason("fast.part.decoder", "fast.reason.device", device)
     if type(decoder).__name__ not in DECODERS:
         return Reason("fast.part.decoder", "fast.reason.family", type(decoder).__name__)
     window = getattr(config, "sliding_window", None)

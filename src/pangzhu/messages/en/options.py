@@ -9,7 +9,7 @@ MESSAGES = {
     "option.revision": "Branch, tag or commit of the base model on the hub. Not given: the hub's main branch.",
     "option.device": "Where to compute; auto is CUDA where there is one, else the CPU.",
     "option.precision": "Numbers of the frozen base model; auto measures whether bf16 is faster on this machine.",
-    "option.dataset_path": "Data file: JSON, JSON lines or CSV. check and train take the packaged example instructions where none is given.",
+    "option.dataset_path": "Data file: JSON, JSON lines or CSV. check, plan and train take the packaged example instructions where none is given.",
     "option.replay_path": "Rows that are trained beside the dataset so that other abilities stay; they do not count as learned.",
     "option.train_on": (
         "What is learned of each row: assistant = every answer, last = the last answer only, all = the whole text."
@@ -45,7 +45,8 @@ MESSAGES = {
     "option.until_learned": "Stop as soon as every row is answered word for word.",
     "option.fast": "on = the fast path wherever it applies; off = transformers and peft as they are, with the same loss.",
     "option.fast_without": "A technique of the fast path to leave out, to measure it or to find a fault; may be given several times.",
-    "option.output_dir": "Folder for what is made: adapter, records, checkpoints. compare and eval write nothing without it.",
+    "option.output_dir": "Folder for what is made: adapter, records, checkpoints. compare and eval write nothing without it; plan looks only at its disk.",
+    "option.measure": "Load the model and time some optimizer steps, which are thrown away; without it no minutes are told.",
     "option.resume": "auto = go on with an unfinished run of the same settings; never = begin anew.",
     "option.save_steps": "Optimizer steps between two checkpoints.",
     "option.logging_steps": "Optimizer steps between two lines of the log.",
