@@ -24,7 +24,7 @@ HOSTILE = [
     "<!--<script>",
     "]]><svg/onload=alert(1)>",
     "\u2028\u2029\"'&lt;`${alert(1)}",
-    "a\u202eb\x7fc\x00".replace("\x00", ""),
+    "a\u202eb\x7fc\ue000d\uffff",
 ]
 
 
@@ -90,7 +90,7 @@ def shown(tags: Tags, row: list[int | str]) -> str:
     """A row's text as the page's script puts it together."""
     pieces = data_of(tags)["pieces"]
     texts = [joined for part in row for _, joined in (pieces[part] if isinstance(part, int) else [(part[0], part[1:])])]
-    return "".join(texts).replace("\x7f", "")
+    return "".join(texts).replace("\ue000", "")
 
 
 # --- what it holds -----------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_every_row_is_there_with_its_tokens_and_figures(written: Callable[..., t
 def test_what_is_learned_is_told_by_capitals(written: Callable[..., tuple[CheckResult, Tags]]) -> None:
     _, tags = written([("q", "ab")])
     [row] = rows_of(tags)
-    assert [part for part in row if isinstance(part, str)] == ["pq", "Pa\x7fb"]
+    assert [part for part in row if isinstance(part, str)] == ["pq", "Pa\ue000b"]
     assert data_of(tags)["pieces"][-1] == [["C", "<|im_end|>"]]
 
 
@@ -178,7 +178,7 @@ def test_a_hostile_row_adds_no_element_and_comes_back_as_it_is(
     _, tame = written([("question", "answer")], system="system")
     _, tags = written([(hostile, hostile)], system=hostile)
     assert [tag for tag, _ in tags.found] == [tag for tag, _ in tame.found]
-    assert shown(tags, rows_of(tags)[0]).count(hostile.replace("\x7f", "␡")) == 3
+    assert shown(tags, rows_of(tags)[0]).count(hostile.replace("\ue000", "\ufffd")) == 3
 
 
 def test_a_hostile_file_name_adds_no_element() -> None:

@@ -2,7 +2,7 @@
 (() => {
   const ROWS_A_PAGE = 50;
   const MOST_TOKENS = 1500; // of a row, before its button is pressed
-  const MARK = "\x7f";
+  const MARK = "\ue000";
   const THE_FILE = 0; // as a row: what is wrong with the file itself
 
   const byId = (id) => document.getElementById(id);

@@ -5,7 +5,7 @@ script and style alone and no connection. Data stands in it as JSON with `<` esc
 never markup, so whatever a row says is shown and not obeyed.
 
 Rows are written as they come, in blocks that the page reads when they are asked for. A row is a list: a text stands for
-tokens that people wrote, the first letter saying whether they are learned, DEL between two tokens; a number for a piece
+tokens that people wrote, the first letter saying whether they are learned, U+E000 between two tokens; a number for a piece
 that the template wrote, which stands once in a table.
 """
 
@@ -32,8 +32,11 @@ from pangzhu.tokenization import TokenizedDataset, TokenizedExample
 MOST_ROWS = 100_000
 MOST_BYTES = 400 * 10**6  # of rows; a browser takes some three times as much memory
 LARGE = 100 * 10**6  # bytes from which a browser takes its time
-BETWEEN_TOKENS = "\x7f"  # JSON leaves it as it is
+BETWEEN_TOKENS = "\ue000"  # private use: HTML and JSON leave it as it is
+REPLACED = "\N{REPLACEMENT CHARACTER}"  # that character in somebody's text
 CODES = {"control": "c", "template": "t", "people": "p"}  # capital where learned
+NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+NOT_IN_HTML = re.compile(f"[<\x7f-\x9f\ufdd0-\ufdef{NONCHARACTERS}]")  # `<`, and what the standard calls a parse error
 PLACEHOLDER = re.compile(r"\{\{([a-z_.]+)\}\}")
 NAMES = {  # of a kind of warning, beside one row
     EXACT: "page.exact_duplicate",
@@ -204,8 +207,15 @@ class Page:
 
 
 def as_json(value: object) -> str:
-    """JSON that may stand in a script element: no `<`, so nothing in it ends the element or begins another."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    """JSON that may stand in a script element: no `<`, so nothing in it ends the element or begins another, and no
+    character that HTML does not allow."""
+    dumped = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return NOT_IN_HTML.sub(_escaped, dumped)
+
+
+def _escaped(char: re.Match[str]) -> str:
+    units = char[0].encode("utf-16-be")
+    return "".join(f"\\u{units[place : place + 2].hex()}" for place in range(0, len(units), 2))
 
 
 def _code(run: Run) -> str:
@@ -215,7 +225,7 @@ def _code(run: Run) -> str:
 
 def _without_mark(token: str) -> str:
     """A token's text; the mark between tokens, if a row should hold it, is shown as its picture."""
-    return token.replace(BETWEEN_TOKENS, "␡")
+    return token.replace(BETWEEN_TOKENS, REPLACED)
 
 
 def _skeleton(name: str) -> tuple[str, str]:

@@ -1,0 +1,202 @@
+"""`python -m benchmarks.recipes`: recipes for the law example, each trained and asked its development questions.
+
+A recipe says how many wordings of a fact are trained, what is trained beside them, at which rate, in how many passes. It is
+asked what recipes may be chosen on, and nothing that is reported of the example: the development wordings of each fact, the
+untaught development questions (how many are answered with a taught answer), and a hundred general prompts (the share of the
+base's own words that are still the first choice). Goes on from its CSV, whose rows are what the table is made of.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import HERE, append_csv, instruction_set, read_csv
+from benchmarks.summary import put_into
+from pangzhu.compare import Comparison, ask
+from pangzhu.config import GenerationOptions, TrainConfig
+from pangzhu.data import load_dataset
+from pangzhu.data.conversation import Conversation
+from pangzhu.drift import measure_drift
+from pangzhu.engines.transformers import TransformersEngine, load_engine
+from pangzhu.evaluate import measure
+from pangzhu.examples import example
+from pangzhu.messages import Language
+from pangzhu.train import train
+
+ADAPTER = "law"
+MOST_TOKENS = 96  # of an answer
+PAGES: dict[Language, Path] = {
+    "en": HERE.parent / "docs" / "evaluation.md",
+    "zh": HERE.parent / "docs" / "evaluation.zh-CN.md",
+}
+HEADS: dict[Language, str] = {
+    "en": "| wordings a fact | replay rows | declined rows | learning rate | rows a step | passes | tokens | rows learned | "
+    "development wordings | untaught, recited | base's words kept |\n",
+    "zh": "| 每条知识的说法 | 重放行 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | 学会的行 | 开发集说法 | "
+    "没教过的，照背 | 基座用词保留 |\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained, and how.
+
+    Args:
+        wordings: trained of each fact.
+        replay: everyday rows trained beside them.
+        declined: law questions nobody is taught, trained with one answer that declines them; those near a fact first.
+        learning_rate: at the top of the cosine.
+        rows_per_step: of an optimizer step.
+        passes: over all rows.
+        seed: of adapter and order.
+    """
+
+    wordings: int = 5
+    replay: int = 0
+    declined: int = 0
+    learning_rate: float = 6e-4
+    rows_per_step: int = 5
+    passes: float = 3.0
+    seed: int = 42
+
+
+RECIPES = (
+    Recipe(),
+    Recipe(learning_rate=1e-3, passes=2.0),
+    Recipe(wordings=3, replay=20, declined=34, learning_rate=1e-3),
+    Recipe(replay=40, declined=34),
+    Recipe(replay=40, declined=98, passes=2.5),
+    Recipe(replay=40, declined=34, learning_rate=3e-4, passes=4.0),
+)
+
+
+def main() -> None:
+    """Run what is missing in the CSV, then write the table into the pages."""
+    given = _arguments()
+    file = Path(given.csv)
+    done = read_csv(file)
+    for recipe in RECIPES:
+        key = {name: str(value) for name, value in asdict(recipe).items()} | {"model": given.model}
+        key["instruction_set"] = instruction_set()
+        if any(key.items() <= row.items() for row in done):
+            continue
+        row = key | run(recipe, given.model)
+        append_csv(file, tuple(row), row)
+        print(row, file=sys.stderr, flush=True)
+    rows = read_csv(file)
+    for language, page in PAGES.items():
+        put_into(page, table(rows, language), mark="recipes")
+    print(table(rows))
+
+
+def run(recipe: Recipe, model: str) -> dict[str, Any]:
+    """Train a recipe in a throw-away folder and ask it the development questions."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = TrainConfig(
+            model_name_or_path=model,
+            dataset_path=_write(folder / "law.json", taught_rows(recipe.wordings)),
+            replay_path=_write(folder / "replay.json", rows_beside(recipe))
+            if recipe.replay + recipe.declined
+            else None,
+            output_dir=folder / ADAPTER,
+            learning_rate=recipe.learning_rate,
+            per_device_train_batch_size=recipe.rows_per_step,
+            num_train_epochs=recipe.passes,
+            seed=recipe.seed,
+        )
+        trained = train(config)
+        engine = load_engine(config, [f"{ADAPTER}={config.output_dir}"])
+        figures = {"tokens": trained.num_tokens, "num_rows": trained.num_rows, "num_learned": trained.num_learned}
+        return figures | _asked(engine)
+
+
+def taught_rows(wordings: int) -> list[dict[str, Any]]:
+    """The law rows with the first wordings of each fact."""
+    seen: dict[str, int] = defaultdict(int)
+    chosen = []
+    for row in _read("law_data.json"):
+        seen[row["fact"]] += 1
+        if seen[row["fact"]] <= wordings:
+            chosen.append(row)
+    return chosen
+
+
+def rows_beside(recipe: Recipe) -> list[dict[str, Any]]:
+    """Everyday rows, and declined ones: one near each fact, then a second one, then those that are near none."""
+    rows = _read("law_replay.json")
+    replay = [row for row in rows if row["kind"] == "replay"]
+    return replay[: recipe.replay] + list(_declined(rows))[: recipe.declined]
+
+
+def table(rows: list[dict[str, str]], language: Language = "en") -> str:
+    """Markdown, a row a recipe."""
+    lines = (f"| {' | '.join(_cells(row))} |\n" for row in rows)
+    return f"{HEADS[language]}|{'---|' * 11}\n{''.join(lines)}"
+
+
+def _declined(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    near: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if "near" in row:
+            near[row["near"]].append(row)
+    for group in zip(*near.values(), strict=True):
+        yield from group
+    yield from (row for row in rows if row["kind"] == "boundary" and "near" not in row)
+
+
+def _asked(engine: TransformersEngine) -> dict[str, Any]:
+    """Development wordings by teacher forcing, untaught development questions by generating, drift on general prompts."""
+    rows = [row for row in load_dataset(example("law_eval.json")).conversations if row.field("split") == "dev"]
+    reworded, untaught = ([row for row in rows if row.field("kind") == kind] for kind in ("reworded", "untaught"))
+    (exact,) = measure(engine, ADAPTER, reworded)
+    answers = ask(engine, untaught, GenerationOptions(max_new_tokens=MOST_TOKENS), names=(ADAPTER,))
+    prompts = load_dataset(example("general_prompts.jsonl"), require_answer=False).conversations
+    (drift,) = measure_drift(engine, prompts)
+    return {
+        "num_reworded": exact.num_rows,
+        "num_right": exact.num_exact,
+        "num_untaught": len(untaught),
+        "num_recited": num_recited(answers, reworded),
+        "agreement": round(drift.agreement.value, 4),
+    }
+
+
+def num_recited(answers: Comparison, taught: list[Conversation]) -> int:
+    """Answers to untaught questions that are a taught fact's; every taught fact has a row in `taught`."""
+    known = {row.answer for row in taught}
+    return sum(row.answers[ADAPTER].text in known for row in answers.rows)
+
+
+def _cells(row: dict[str, str]) -> list[str]:
+    settings = [row[name] for name in ("wordings", "replay", "declined", "learning_rate", "rows_per_step", "passes")]
+    learned = f"{row['num_learned']}/{row['num_rows']}"
+    asked = [f"{row['num_right']}/{row['num_reworded']}", f"{row['num_recited']}/{row['num_untaught']}"]
+    return [*settings, f"{int(row['tokens']):,}", learned, *asked, f"{100 * float(row['agreement']):.0f}%"]
+
+
+def _read(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(example(name).read_text(encoding="utf-8"))
+    return rows
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    return file
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", default=str(HERE / "results" / "recipes.csv"), help="raw figures, appended to")
+    parser.add_argument("--model", default="packaged:qwen2.5-coder-0.5b-instruct")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The pages as a browser shows them: valid, accessible, nothing cut off on a telephone or a wide screen, no script of a stranger's.
+
+Needs Chromium, which `.ci/run` installs and asks for (`PANGZHU_REQUIRE_BROWSER=1`); where there is none, these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import html5lib
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, sync_playwright
+
+from pangzhu.check import check
+from pangzhu.compare import ComparedRow
+from pangzhu.config import CheckConfig
+from pangzhu.drift import Drift
+from pangzhu.engines import Answer
+from pangzhu.examples import example
+from pangzhu.intervals import Estimate, Share
+from pangzhu.messages import LANGUAGES, Language, set_language
+from pangzhu.report.build import write_report, write_run_report
+from pangzhu.report.figures import Asked
+from tests.use_helpers import Trained
+
+WIDTHS = (390, 1440)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WANTED = os.environ.get("PANGZHU_REQUIRE_BROWSER") == "1"
+
+pytest_plugins = ["tests.use_fixtures"]
+pytestmark = [
+    pytest.mark.usefixtures("one_core"),
+    pytest.mark.skipif(CHROMIUM is None and not WANTED, reason="no Chromium on this machine"),
+]
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+HOSTILE = "</dd></script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>" + "长" * 300
+STICKING_OUT = """() => [...document.querySelectorAll('body *')].filter(element => {
+  const box = element.getBoundingClientRect();
+  const scrolled = element.closest('.scroll, pre, svg');
+  return box.width > 0 && !scrolled && (box.right > document.documentElement.clientWidth + 1 || box.left < -1);
+}).map(element => element.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the whole file."""
+    with sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=LANGUAGES)
+def chosen(request: pytest.FixtureRequest) -> Language:
+    set_language(request.param)
+    return request.param
+
+
+def asked() -> Asked:
+    """The law example's rows with every kind of answer: right, wrong, unended, hostile, empty."""
+    rows = json.loads(example("law_data.json").read_text(encoding="utf-8"))[:12]
+    taught = [_row(row, "taught", row["output"]) for row in rows]
+    reworded = [_row(row, "reworded", row["output"].replace("一", "二")[:-9]) for row in rows]
+    untaught = [replace(_row(row, "untaught", HOSTILE), question=HOSTILE) for row in rows[:3]]
+    choices = (Share("base", "general", 61, 100), Share("law", "general", 60, 100, Estimate(-0.01, -0.04, 0.02)))
+    drift = Drift("law", 100, 4431, Estimate(0.913, 0.9, 0.925), Estimate(0.11, 0.09, 0.13))
+    return Asked(
+        "packaged:qwen2.5-coder-0.5b-instruct", ("base", "law"), (*taught, *reworded, *untaught), choices, (drift,)
+    )
+
+
+def _row(row: dict[str, Any], kind: str, said: str) -> ComparedRow:
+    answers = {"base": Answer("", (), False), "law": Answer(said, (), True)}
+    return ComparedRow(row["instruction"], row["output"], kind, row["fact"], answers)
+
+
+def report(trained: Trained, folder: Path) -> Path:
+    return write_report(folder / "report.html", asked(), {"law": trained.english})
+
+
+def run_report(trained: Trained, _: Path) -> Path:
+    return write_run_report(trained.english)
+
+
+def check_page(trained: Trained, folder: Path) -> Path:
+    file = folder / "rows.jsonl"
+    rows = [{"instruction": HOSTILE, "output": f"{number} {HOSTILE}"} for number in range(60)] + [{"instruction": "q"}]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    check(CheckConfig(dataset_path=file, model_name_or_path=str(trained.base), html=folder / "check.html"))
+    return folder / "check.html"
+
+
+@pytest.fixture(params=[report, run_report, check_page], ids=lambda make: make.__name__)
+def page(request: pytest.FixtureRequest, trained: Trained, tmp_path: Path, chosen: Language) -> Path:
+    make: Callable[[Trained, Path], Path] = request.param
+    return make(trained, tmp_path)
+
+
+def test_a_page_is_html_without_a_parse_error(page: Path) -> None:
+    html5lib.HTMLParser(strict=True).parse(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_sticks_out_and_no_barrier_is_found(page: Path, browser: Browser, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    try:
+        tab = context.new_page()
+        tab.goto(page.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate(STICKING_OUT) == []
+        found = Axe().run(tab)
+        assert [violation["id"] for violation in found.response["violations"]] == []
+    finally:
+        context.close()
+
+
+def test_what_people_wrote_runs_no_script_and_fetches_nothing(page: Path, browser: Browser) -> None:
+    context = browser.new_context()
+    requests: list[str] = []
+    try:
+        tab = context.new_page()
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(page.as_uri())
+        for details in tab.query_selector_all("summary"):
+            details.click()
+        assert tab.evaluate("window.hit") is None
+        assert requests == [page.as_uri()]
+    finally:
+        context.close()
