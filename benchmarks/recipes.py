@@ -1,9 +1,9 @@
 """`python -m benchmarks.recipes`: recipes for the law example, each trained and asked its development questions.
 
 A recipe says how many wordings of a fact are trained, what is trained beside them, at which rate, in how many passes. It is
-asked what recipes may be chosen on, and nothing that is reported of the example: the development wordings of each fact, the
-untaught development questions (how many are answered with a taught answer), and a hundred general prompts (the share of the
-base's own words that are still the first choice). Goes on from its CSV, whose rows are what the table is made of.
+asked the development wordings of each fact and the untaught development questions (how many are answered with a taught
+answer), none of which is reported of the example, and a hundred general prompts (the share of the base's own words that are
+still the first choice), which are. Goes on from its CSV, whose rows are what the table is made of.
 """
 
 import argparse

@@ -538,3 +538,28 @@ def test_a_bar_for_no_question_and_an_unknown_format_are_refused_before_any_mode
     with pytest.raises(PangzhuError) as refused:
         compare(config(write_rows(tmp_path / "q.jsonl", rows), fail_under=bars))
     assert ("taught" if fault == "bar" else "json") in str(refused.value)
+
+
+def test_expected_answers_that_no_answer_may_be_as_long_as_are_told(
+    config: Callable[..., CompareConfig], tmp_path: Path
+) -> None:
+    set_language("en")
+    file = write_rows(tmp_path / "q.jsonl", rows_of(ENGLISH, kind="taught"))
+    told = Told()
+    with listening(told):
+        compare(config(file, max_new_tokens=3))
+    assert "4 expected answers are longer than --max_new_tokens 3" in str(told)
+    told = Told()
+    with listening(told):
+        compare(config(file, max_new_tokens=24))
+    assert "expected answers are longer" not in str(told)
+
+
+def test_a_question_whose_answer_is_none_of_its_choices_is_refused_before_any_model_is_loaded(
+    config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.compare.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    row: dict[str, object] = {"instruction": "A or B?", "output": "C", "choices": ["A", "B"]}
+    with pytest.raises(PangzhuError) as refused:
+        compare(config(write_rows(tmp_path / "q.jsonl", [row])))
+    assert "q.jsonl" in str(refused.value)

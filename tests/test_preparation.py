@@ -167,3 +167,21 @@ def test_an_overlong_replay_row_is_a_finding_like_any_other(
     replay = alpaca(tmp_path / "replay.jsonl", [("q", "a" * 2500)])
     [finding] = rows_of(base, rows_file, replay_path=replay).findings
     assert finding.location.file == replay
+
+
+def test_control_tokens_are_allowed_in_replay_rows_where_they_are_in_the_data(rows_file: Path, tmp_path: Path) -> None:
+    replay = alpaca(tmp_path / "replay.jsonl", [("q", "a <|im_start|>")])
+    with pytest.raises(BadRowsError):
+        read_dataset(DataOptions(dataset_path=rows_file, replay_path=replay))
+    read = read_dataset(DataOptions(dataset_path=rows_file, replay_path=replay, allow_control_tokens=True))
+    assert len(read.replay) == 1
+
+
+def test_replay_rows_alone_are_nothing_to_learn(base: PreparedBase, tmp_path: Path) -> None:
+    long = alpaca(tmp_path / "long.jsonl", [("q", "a" * 300)])
+    replay = alpaca(tmp_path / "replay.jsonl", [("q", "a")])
+    rows = rows_of(base, long, replay_path=replay, max_seq_length=200, overlong="drop")
+    assert rows.tokenized.num_supervised > 0
+    with pytest.raises(DataError) as refused:
+        require_trainable(rows)
+    assert refused.value.key == "error.data.nothing_to_learn"

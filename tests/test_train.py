@@ -700,6 +700,16 @@ def test_replay_rows_are_trained_and_not_counted_as_learned(runs: Runs, tmp_path
     assert text("train.replay", counted=len(SIX_ROWS), replay=2) in said
 
 
+def test_the_same_rows_are_another_run_where_some_of_them_are_replay(runs: Runs, tmp_path: Path) -> None:
+    alpaca(runs.rows, SIX_ROWS[:4])
+    replay = alpaca(tmp_path / "replay.jsonl", SIX_ROWS[4:])
+    beside = runs.train(replay_path=replay)
+    alpaca(runs.rows, SIX_ROWS)
+    together = runs.train()
+    assert (beside.num_rows, together.num_rows) == (4, 6)
+    assert not together.already_finished
+
+
 def test_until_learned_waits_for_the_rows_that_are_to_be_learned_alone(runs: Runs, tmp_path: Path) -> None:
     """Replay rows that contradict each other can never all be learned."""
     alpaca(runs.rows, [("a?", "y")])

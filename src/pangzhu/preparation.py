@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pangzhu import checkpoint
 from pangzhu.config import DataOptions, Device, ModelOptions, TrainConfig
-from pangzhu.data import Conversation, Dataset, find_problems, load_dataset
+from pangzhu.data import Conversation, Dataset, find_problems
 from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, may_skip
 from pangzhu.errors import DataError, ResourceError, UsageError
 from pangzhu.examples import example
@@ -74,7 +74,10 @@ def read_dataset(options: DataOptions) -> Dataset:
     dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
     if options.replay_path is None:
         return dataset
-    return replace(dataset, replay=load_dataset(options.replay_path).conversations)
+    beside = find_problems(options.replay_path, allow_control_tokens=options.allow_control_tokens)
+    if beside.rejected:
+        raise BadRowsError(beside.rejected, num_rows=beside.num_rows)
+    return replace(dataset, replay=beside.conversations)
 
 
 def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> PreparedRows:
@@ -127,7 +130,7 @@ def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:
         raise TooManyBadRowsError(rows.findings, num_rows=num_rows)
     for finding in rows.findings:
         say("data.skipped", finding=finding)
-    if rows.tokenized.num_supervised == 0:
+    if rows.tokenized.num_supervised == 0 or rows.tokenized.num_counted == 0:
         raise DataError("error.data.nothing_to_learn", where=str(rows.dataset.path))
 
 

@@ -225,6 +225,8 @@ def _identity(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> di
     identity = {name: str(value) for name, value in settings.items()}
     identity |= {f"base.{part}": value for part, value in asdict(base_fingerprint(base.source.folder)).items()}
     identity |= {"data": rows.tokenized.sha256[:16], "template": base.contract.template_sha256[:16]}
+    if rows.tokenized.num_replay:  # the same rows are another run where others of them are to be learned
+        identity["num_replay"] = str(rows.tokenized.num_replay)
     return identity
 
 

@@ -74,7 +74,6 @@ def test_what_makes_an_adapter_useless_comes_before_what_it_reached() -> None:
         "verdict.not_learned",
         "verdict.broken",
         "verdict.recites",
-        "verdict.by_heart",
     ]
     assert [verdict.key for verdict in judge(replace(everything, unchanged=True))] == ["verdict.unchanged"]
 
@@ -83,6 +82,23 @@ def test_what_was_not_asked_is_neither_praised_nor_blamed() -> None:
     assert verdict_of(Reached()) == "verdict.nothing_asked"
     assert verdict_of(Reached(taught=Share(5, 5))) == "verdict.taught"
     assert verdict_of(Reached(taught=Share(5, 5), reworded=NOTHING, recited=Share(0, 0))) == "verdict.taught"
+
+
+def test_a_loss_of_choices_is_told_beside_drift() -> None:
+    keys = [verdict.key for verdict in judge(replace(GOOD, agreement=0.85, choices_lost=(0.12, True)))]
+    assert keys == ["verdict.learned", "verdict.drifted", "verdict.choices_lost"]
+
+
+def test_where_only_other_wordings_were_asked_they_are_what_is_told() -> None:
+    (verdict,) = judge(Reached(reworded=Share(3, 34)))
+    assert (verdict.key, verdict.values) == ("verdict.reworded_only", {"num": 3, "total": 34})
+
+
+def test_answers_like_the_bases_are_a_remark_until_drift_was_measured() -> None:
+    assert [verdict.key for verdict in judge(replace(GOOD, same_answers=True))] == [
+        "verdict.learned",
+        "verdict.same_answers",
+    ]
 
 
 def test_an_interval_that_holds_zero_is_no_loss() -> None:
@@ -98,6 +114,7 @@ def test_every_verdict_has_its_sentence(language: str) -> None:
         replace(GOOD, taught_ended=Share(0, 9), taught=Share(0, 9), agreement=0.1),
         replace(GOOD, agreement=0.8),
     ]
+    reached += [Reached(reworded=Share(1, 2)), replace(GOOD, same_answers=True)]
     reached += [replace(GOOD, taught=Share(8, 10), recited=Share(9, 9), reworded=Share(0, 3), choices_lost=(0.5, True))]
     for verdict in (verdict for one in reached for verdict in judge(one)):
         assert sentences[verdict.key].format(**verdict.values)

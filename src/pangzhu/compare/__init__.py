@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pangzhu import gate
+from pangzhu.choices import check_choices
 from pangzhu.compare.comparison import Comparison
 from pangzhu.compare.figures import Detail, Gain, Score
 from pangzhu.compare.rows import ComparedRow
@@ -44,7 +45,10 @@ def compare(config: CompareConfig) -> Comparison:
     gate.require_kinds(config.thresholds, map(kind_of, questions))
     for question in questions:
         format_of(question)  # an unknown one is refused before anything is loaded
+        if question.answer is not None:
+            check_choices(question)
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
+    _warn_of_cut_answers(engine, questions, config.max_new_tokens)
     asked = ask(engine, questions, GenerationOptions(max_new_tokens=config.max_new_tokens))
     shortfalls = gate.find_shortfalls(config.thresholds, asked.shares(), base=BASE)
     comparison = replace(asked, shortfalls=shortfalls)
@@ -81,6 +85,14 @@ def ask(
             tell(name, done, len(questions))
     rows = (_compared(question, given) for question, given in zip(questions, answers, strict=True))
     return Comparison(asked, engine.base_name, tuple(rows))
+
+
+def _warn_of_cut_answers(engine: "TransformersEngine", questions: "Sequence[Conversation]", most: int) -> None:
+    """Say so where an expected answer and its end do not fit: no model could be right."""
+    answers = [question.answer for question in questions if question.answer]
+    lengths = [len(ids) for ids in engine.tokenizer(answers, add_special_tokens=False)["input_ids"]] if answers else []
+    if num := sum(length >= most for length in lengths):
+        say("compare.answers_cut", num=num, most=most, wanted=max(lengths) + 1)
 
 
 def _compared(question: "Conversation", answers: dict[str, Answer]) -> ComparedRow:

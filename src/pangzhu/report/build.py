@@ -45,11 +45,10 @@ def build_run_page(folder: Path) -> Page:
     """The page of a run that was asked nothing yet: how many of its rows the published weights give back."""
     manifest = read_manifest(folder)
     num, total = (int(manifest.metrics[name]) for name in ("num_learned", "num_rows"))
-    base = manifest.base.public_id or manifest.base.name
     return Page(
-        title=text("report.title", models=folder.resolve().name, base=base),
+        title=text("report.title", models=folder.resolve().name, base=manifest.base.name),
         verdict=text("report.rows_learned", num=num, total=total),
-        tone="good" if num == total else "partly",
+        tone="good" if num == total else "partly" if num else "bad",
         remarks=(text("report.nothing_asked"),),
         curves=curves_of(folder),
         lists=entries_of(folder),
@@ -59,7 +58,7 @@ def build_run_page(folder: Path) -> Page:
 
 def build_page(asked: Asked, adapters: Mapping[str, Path]) -> Page:
     """The page of what was asked; the first adapter's verdict stands on top, the others' below it."""
-    first, *others = [(name, judge(reached_by(asked, name))) for name in asked.adapters] or [(BASE, (_NOTHING,))]
+    first, *others = [(name, judge(reached_by(asked, name))) for name in asked.adapters] or [(BASE, (_NO_ADAPTER,))]
     verdict, *remarks = first[1]
     folder = adapters.get(first[0])
     kept = kept_table(asked)
@@ -76,7 +75,7 @@ def build_page(asked: Asked, adapters: Mapping[str, Path]) -> Page:
     )
 
 
-_NOTHING = Verdict("verdict.nothing_asked", "partly")
+_NO_ADAPTER = Verdict("verdict.no_adapter", "partly")
 
 
 def _sentence(verdict: Verdict) -> str:

@@ -71,8 +71,10 @@ def reached_by(asked: Asked, model: str) -> Reached:
     """What one adapter reached."""
     taught, reworded, untaught = (asked.score(model, kind) for kind in (TAUGHT, REWORDED, UNTAUGHT))
     drift = next((found for found in asked.drifts if found.model == model), None)
+    same = _same_answers(asked, model)
     return Reached(
-        unchanged=_unchanged(asked, model, drift),
+        unchanged=same and drift is not None and drift.agreement.value == 1 and drift.kl.value == 0,
+        same_answers=same and drift is None,
         taught=Counted(taught.num_right, taught.num_expected),
         taught_ended=Counted(taught.num_ended, taught.num_rows),
         reworded=Counted(reworded.num_right, reworded.num_expected),
@@ -135,7 +137,8 @@ def _right(asked: Asked, model: str, kind: str) -> tuple[str, ...]:
 def _content(asked: Asked, model: str, kind: str) -> tuple[str, ...]:
     rows = asked.of(model, kind)
     detail = detail_of(rows, model, kind, taught=None)
-    recited = counted(asked.num_recited(model), len(rows)) if kind == UNTAUGHT else NOTHING
+    known = any(row.kind in (TAUGHT, REWORDED) for row in asked.rows)
+    recited = counted(asked.num_recited(model), len(rows)) if kind == UNTAUGHT and known else NOTHING
     return (
         kind_name(kind),
         model,
@@ -179,11 +182,10 @@ def _shown(found: Estimate, *, percent: bool) -> str:
     return f"{scale * found.value:.{digits}f}{unit}{interval}"
 
 
-def _unchanged(asked: Asked, model: str, drift: Drift | None) -> bool:
-    """Whether every answer is the base's own and no probability moved."""
+def _same_answers(asked: Asked, model: str) -> bool:
+    """Whether base and adapter were asked something together, and every answer is the same."""
     both = [row for row in asked.rows if {model, BASE} <= row.answers.keys()]
-    moved = drift is not None and (drift.agreement.value < 1 or drift.kl.value > 0)
-    return bool(both) and not moved and all(row.answers[model].text == row.answers[BASE].text for row in both)
+    return bool(both) and all(row.answers[model].text == row.answers[BASE].text for row in both)
 
 
 def _choices_lost(choices: Sequence[Share], model: str) -> tuple[float, bool] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pangzhu import checkpoint
 from pangzhu.adapter import Manifest, read_manifest
+from pangzhu.errors import ResourceError
 from pangzhu.messages import text
 from pangzhu.report.charts import Curve
 from pangzhu.report.page import Entries
@@ -42,13 +43,15 @@ def curves_of(folder: Path) -> tuple[tuple[Curve, str], ...]:
 def entries_of(folder: Path) -> tuple[Entries, ...]:
     """What the adapter's manifest and the run's record say: result, settings, environment, fingerprints."""
     manifest = read_manifest(folder)
-    record = checkpoint.read_record(folder / checkpoint.RUN)
+    record, fault = _record(folder / checkpoint.RUN)
     parts = [Entries(text("report.result"), _results(manifest.metrics))]
     if record:
         settings = {name: value for name, value in record.identity.items() if "." not in name}
         decided = {name: record.decisions[name] for name in DECIDED if name in record.decisions}
         parts.append(Entries(text("report.settings"), _plainly(settings)))
         parts.append(Entries(text("report.environment"), _plainly(decided | manifest.versions)))
+    if fault:
+        parts.append(Entries(text("report.settings"), ((checkpoint.RECORD, fault),)))
     parts.append(Entries(text("report.fingerprints"), _fingerprints(manifest)))
     return tuple(parts)
 
@@ -56,12 +59,30 @@ def entries_of(folder: Path) -> tuple[Entries, ...]:
 def _logged(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line for line in map(_parsed, lines) if line is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A logged step; None for a line that a crash cut."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"step", "loss", "learned", "num_rows"} <= found.keys() else None
+
+
+def _record(run_dir: Path) -> tuple[checkpoint.RunRecord | None, str]:
+    """What the run's record says, or what is wrong with it."""
+    try:
+        return checkpoint.read_record(run_dir), ""
+    except ResourceError as damaged:
+        return None, str(damaged)
 
 
 def _results(metrics: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     found = ((key, shown, metrics.get(key.rpartition(".")[2])) for key, shown in RESULTS)
-    return tuple((text(key), shown(value)) for key, shown, value in found if value is not None)
+    return tuple((text(key), shown(value)) for key, shown, value in found if isinstance(value, int | float))
 
 
 def _plainly(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -72,7 +93,7 @@ def _plainly(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def _fingerprints(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     base = manifest.base
     known = {
-        text("report.base"): base.public_id or base.name,
+        text("report.base"): f"{base.name} ({base.public_id})" if base.public_id else base.name,
         text("report.base.tensors"): base.fingerprint.tensors,
         text("report.data"): manifest.data_sha256[:SHOWN_HASH],
         text("report.template"): manifest.template_sha256[:SHOWN_HASH],

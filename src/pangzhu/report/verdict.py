@@ -43,7 +43,8 @@ class Reached:
     """What was measured of one adapter; a share over nothing was not measured.
 
     Args:
-        unchanged: every answer and every log-probability is the base's own.
+        unchanged: every answer is the base's own, and no probability moved on general prompts.
+        same_answers: every answer is the base's own; whether more moved was not measured.
         taught: taught questions answered rightly.
         taught_ended: taught questions whose answer ended by itself.
         reworded: the same facts asked in wordings never trained.
@@ -53,6 +54,7 @@ class Reached:
     """
 
     unchanged: bool = False
+    same_answers: bool = False
     taught: Share = NOTHING
     taught_ended: Share = NOTHING
     reworded: Share = NOTHING
@@ -83,7 +85,8 @@ def _faults(reached: Reached) -> list[Verdict | None]:
     """What is wrong, those that make an adapter useless first."""
     if reached.unchanged:
         return [Verdict("verdict.unchanged", "bad")]
-    found = [_runs_on(reached), _not_learned(reached), _broken(reached), _recites(reached), _by_heart(reached)]
+    found = [_runs_on(reached), _not_learned(reached), _broken(reached), _choices_lost(reached)]
+    found += [_recites(reached), _by_heart(reached), _same_answers(reached)]
     return sorted(found, key=lambda verdict: verdict is None or verdict.tone != "bad")
 
 
@@ -104,8 +107,12 @@ def _broken(reached: Reached) -> Verdict | None:
     if agreement is not None and agreement < LEAST_AGREEMENT:
         tone: Tone = "bad" if agreement < BROKEN_AGREEMENT else "partly"
         return Verdict("verdict.drifted" if tone == "partly" else "verdict.broken", tone, {"agreement": agreement})
+    return None
+
+
+def _choices_lost(reached: Reached) -> Verdict | None:
     if reached.choices_lost is not None and reached.choices_lost[0] > 0 and reached.choices_lost[1]:
-        return Verdict("verdict.choices_lost", "partly", {"lost": reached.choices_lost[0]})
+        return Verdict("verdict.choices_lost", "partly", {"points": 100 * reached.choices_lost[0]})
     return None
 
 
@@ -115,10 +122,22 @@ def _recites(reached: Reached) -> Verdict | None:
 
 
 def _by_heart(reached: Reached) -> Verdict | None:
-    return _of("verdict.by_heart", "partly", reached.reworded) if reached.reworded.below(LEAST_REWORDED) else None
+    known = not reached.taught.below(LEAST_HALF) and reached.taught.value is not None
+    return (
+        _of("verdict.by_heart", "partly", reached.reworded)
+        if known and reached.reworded.below(LEAST_REWORDED)
+        else None
+    )
+
+
+def _same_answers(reached: Reached) -> Verdict | None:
+    """Without drift, equal answers to a few questions do not prove that nothing moved."""
+    return Verdict("verdict.same_answers", "partly") if reached.same_answers else None
 
 
 def _praise(reached: Reached) -> Verdict:
+    if reached.taught.value is None and reached.reworded.value is not None:
+        return _of("verdict.reworded_only", "partly", reached.reworded)
     if reached.taught.value is None:
         return Verdict("verdict.nothing_asked", "partly")
     if reached.reworded.value is None:

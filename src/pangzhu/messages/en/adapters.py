@@ -96,6 +96,7 @@ MESSAGES = {
     "compare.articles": "articles cited",
     "compare.recited": "recited",
     "compare.format": "format kept",
+    "compare.answers_cut": "{num} expected answers are longer than --max_new_tokens {most} lets any answer be; they need {wanted}.",
     "compare.answered": "  {model}: {done} of {total} answered",
     "compare.written": "All answers: {file}",
     "compare.kind.taught": "taught",

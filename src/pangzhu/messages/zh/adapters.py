@@ -92,6 +92,7 @@ MESSAGES = {
     "compare.articles": "法条引对",
     "compare.recited": "照背",
     "compare.format": "格式正确",
+    "compare.answers_cut": "有 {num} 个期望的回答比 --max_new_tokens {most} 允许的还长；要用到 {wanted}。",
     "compare.answered": "  {model}：已回答 {done}/{total}",
     "compare.written": "全部回答：{file}",
     "compare.kind.taught": "教过的",
