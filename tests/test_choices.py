@@ -8,10 +8,9 @@ from pangzhu.data.conversation import Conversation
 from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.errors import DataError
-from pangzhu.fast.path import FastPath
 from pangzhu.questions import choices_of
 from tests.conftest import conversation
-from tests.use_helpers import ENGLISH, QUESTIONS
+from tests.use_helpers import ENGLISH, QUESTIONS, watch_places
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -58,14 +57,7 @@ def test_letters_are_asked_at_one_place_of_one_row(engine: TransformersEngine, m
     spellings = spell_choices(engine, BASE, LETTERS)
     assert [(it.question, it.choices, it.stem) for it in spellings] == [(n, (0, 1, 2, 3), ()) for n in range(7)]
     assert [it.example.num_supervised for it in spellings] == [1] * 7
-    places: list[int] = []
-    logits = FastPath.logits
-
-    def watched(self: FastPath, hidden: torch.Tensor) -> torch.Tensor:
-        places.append(hidden.shape[0])
-        return logits(self, hidden)
-
-    monkeypatch.setattr(FastPath, "logits", watched)
+    places = watch_places(monkeypatch)
     choice_log_probs(engine, BASE, LETTERS)
     assert sum(places) == len(LETTERS)
 

@@ -13,9 +13,9 @@ from pangzhu.drift import ANSWERS, measure_drift
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.errors import DataError
-from pangzhu.fast.path import PLACES_A_CHUNK, FastPath
+from pangzhu.fast.path import PLACES_A_CHUNK
 from tests.conftest import conversation
-from tests.use_helpers import Trained, with_system
+from tests.use_helpers import Trained, watch_places, with_system
 
 pytestmark = pytest.mark.usefixtures("one_core", "said")
 
@@ -99,14 +99,7 @@ def test_the_budget_of_a_pass_and_the_size_of_a_chunk_change_nothing(
 def test_no_more_logits_are_held_than_a_chunk_and_no_answer_is_longer_than_its_bound(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places: list[int] = []
-    logits = FastPath.logits
-
-    def watched(self: FastPath, hidden: torch.Tensor) -> torch.Tensor:
-        places.append(hidden.shape[0])
-        return logits(self, hidden)
-
-    monkeypatch.setattr(FastPath, "logits", watched)
+    places = watch_places(monkeypatch)
     found = measure_drift(engine, GENERAL)
     assert max(places) <= PLACES_A_CHUNK
     assert sum(places) == 2 * sum(drift.num_tokens for drift in found)

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+import torch
+
 from pangzhu.adapter import MANIFEST, PROMPT
 from pangzhu.config import GenerationOptions, ModelOptions, TrainConfig
 from pangzhu.data.conversation import Turn
 from pangzhu.engines import Answer
 from pangzhu.engines.transformers import TransformersEngine, load_engine
+from pangzhu.fast.path import FastPath
 from pangzhu.messages import listening
 from pangzhu.train import train
 
@@ -112,3 +116,16 @@ class Told:
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
+
+
+def watch_places(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of places that go through the head together, filled as they do."""
+    places: list[int] = []
+    logits = FastPath.logits
+
+    def watched(self: FastPath, hidden: torch.Tensor) -> torch.Tensor:
+        places.append(hidden.shape[0])
+        return logits(self, hidden)
+
+    monkeypatch.setattr(FastPath, "logits", watched)
+    return places

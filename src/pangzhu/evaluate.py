@@ -27,7 +27,7 @@ from pangzhu.data.findings import BadRowsError, Finding
 from pangzhu.drift import Drift, measure_drift
 from pangzhu.engines.transformers import BASE, load_engine
 from pangzhu.fast.memory import bound_kernel_caches
-from pangzhu.intervals import Estimate, Share, shares_of, shown_share
+from pangzhu.intervals import Share, shares_of, shown_nats, shown_percent, shown_share
 from pangzhu.measures import keeps_format
 from pangzhu.messages import say, text
 from pangzhu.plan import MAX_TOKEN_BUDGET
@@ -251,19 +251,10 @@ def _line(row: Measured) -> tuple[str, ...]:
 def _drift_table(drifts: Sequence[Drift]) -> "Table":
     headings = [text(heading) for heading in ("evaluate.tokens", "evaluate.agreement", "evaluate.kl")]
     lines = [
-        (GENERAL, drift.model, f"{drift.num_tokens}", _percent(drift.agreement), _nats(drift.kl)) for drift in drifts
+        (GENERAL, drift.model, f"{drift.num_tokens}", shown_percent(drift.agreement), shown_nats(drift.kl))
+        for drift in drifts
     ]
     return figures_table(text("evaluate.drifts"), headings, lines)
-
-
-def _percent(found: Estimate) -> str:
-    interval = "" if found.low is None or found.high is None else f" [{100 * found.low:.1f}–{100 * found.high:.1f}]"
-    return f"{100 * found.value:.1f}%{interval}"
-
-
-def _nats(found: Estimate) -> str:
-    interval = "" if found.low is None or found.high is None else f" [{found.low:.3f}–{found.high:.3f}]"
-    return f"{found.value:.3f}{interval}"
 
 
 def _measured(

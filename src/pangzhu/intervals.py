@@ -131,3 +131,15 @@ def shown_share(num_right: int, num_rows: int) -> str:
         return NOTHING
     share, low, high = (f"{100 * part:.0f}" for part in (num_right / num_rows, *wilson_interval(num_right, num_rows)))
     return f"{share}% [{low}–{high}]"
+
+
+def shown_percent(found: Estimate) -> str:
+    """A share in percent with one digit and its interval, for a table."""
+    interval = "" if found.low is None or found.high is None else f" [{100 * found.low:.1f}–{100 * found.high:.1f}]"
+    return f"{100 * found.value:.1f}%{interval}"
+
+
+def shown_nats(found: Estimate) -> str:
+    """A figure in nats with its interval, for a table."""
+    interval = "" if found.low is None or found.high is None else f" [{found.low:.3f}–{found.high:.3f}]"
+    return f"{found.value:.3f}{interval}"

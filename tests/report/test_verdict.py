@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from pangzhu.messages import LANGUAGES, catalogue
-from pangzhu.report.verdict import NOTHING, Reached, Share, judge
+from pangzhu.report.verdict import NOT_ASKED, Counted, Reached, judge
 
 GOOD = Reached(
-    taught=Share(170, 170),
-    taught_ended=Share(170, 170),
-    reworded=Share(33, 34),
-    recited=Share(1, 20),
+    taught=Counted(170, 170),
+    taught_ended=Counted(170, 170),
+    reworded=Counted(33, 34),
+    recited=Counted(1, 20),
     agreement=0.95,
     choices_lost=(0.01, False),
 )
@@ -34,8 +34,8 @@ def test_everything_reached_is_praised_with_its_counts() -> None:
     ("changes", "key"),
     [
         ({"unchanged": True}, "verdict.unchanged"),
-        ({"taught_ended": Share(10, 170)}, "verdict.runs_on"),
-        ({"taught": Share(20, 170)}, "verdict.not_learned"),
+        ({"taught_ended": Counted(10, 170)}, "verdict.runs_on"),
+        ({"taught": Counted(20, 170)}, "verdict.not_learned"),
         ({"agreement": 0.4}, "verdict.broken"),
     ],
 )
@@ -49,8 +49,8 @@ def test_a_fault_that_makes_it_useless_is_the_verdict(changes: dict[str, object]
     [
         ({"agreement": 0.8}, "verdict.drifted"),
         ({"choices_lost": (0.12, True)}, "verdict.choices_lost"),
-        ({"recited": Share(7, 20)}, "verdict.recites"),
-        ({"reworded": Share(15, 34)}, "verdict.by_heart"),
+        ({"recited": Counted(7, 20)}, "verdict.recites"),
+        ({"reworded": Counted(15, 34)}, "verdict.by_heart"),
     ],
 )
 def test_a_lesser_fault_is_a_remark_and_the_praise_is_not_whole(changes: dict[str, object], key: str) -> None:
@@ -60,13 +60,13 @@ def test_a_lesser_fault_is_a_remark_and_the_praise_is_not_whole(changes: dict[st
 
 
 def test_what_is_learned_in_part_is_not_praised() -> None:
-    (verdict,) = judge(replace(GOOD, taught=Share(120, 170)))
+    (verdict,) = judge(replace(GOOD, taught=Counted(120, 170)))
     assert (verdict.key, verdict.tone) == ("verdict.partly_learned", "partly")
 
 
 def test_what_makes_an_adapter_useless_comes_before_what_it_reached() -> None:
     everything = Reached(
-        taught=Share(0, 10), taught_ended=Share(0, 10), reworded=Share(0, 5), recited=Share(5, 5), agreement=0.1
+        taught=Counted(0, 10), taught_ended=Counted(0, 10), reworded=Counted(0, 5), recited=Counted(5, 5), agreement=0.1
     )
     keys = [verdict.key for verdict in judge(everything)]
     assert keys == [
@@ -80,8 +80,8 @@ def test_what_makes_an_adapter_useless_comes_before_what_it_reached() -> None:
 
 def test_what_was_not_asked_is_neither_praised_nor_blamed() -> None:
     assert verdict_of(Reached()) == "verdict.nothing_asked"
-    assert verdict_of(Reached(taught=Share(5, 5))) == "verdict.taught"
-    assert verdict_of(Reached(taught=Share(5, 5), reworded=NOTHING, recited=Share(0, 0))) == "verdict.taught"
+    assert verdict_of(Reached(taught=Counted(5, 5))) == "verdict.taught"
+    assert verdict_of(Reached(taught=Counted(5, 5), reworded=NOT_ASKED, recited=Counted(0, 0))) == "verdict.taught"
 
 
 def test_a_loss_of_choices_is_told_beside_drift() -> None:
@@ -90,7 +90,7 @@ def test_a_loss_of_choices_is_told_beside_drift() -> None:
 
 
 def test_where_only_other_wordings_were_asked_they_are_what_is_told() -> None:
-    (verdict,) = judge(Reached(reworded=Share(3, 34)))
+    (verdict,) = judge(Reached(reworded=Counted(3, 34)))
     assert (verdict.key, verdict.values) == ("verdict.reworded_only", {"num": 3, "total": 34})
 
 
@@ -109,12 +109,14 @@ def test_an_interval_that_holds_zero_is_no_loss() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_verdict_has_its_sentence(language: str) -> None:
     sentences = catalogue(language)
-    reached = [GOOD, Reached(), Reached(taught=Share(1, 1)), Reached(unchanged=True)]
+    reached = [GOOD, Reached(), Reached(taught=Counted(1, 1)), Reached(unchanged=True)]
     reached += [
-        replace(GOOD, taught_ended=Share(0, 9), taught=Share(0, 9), agreement=0.1),
+        replace(GOOD, taught_ended=Counted(0, 9), taught=Counted(0, 9), agreement=0.1),
         replace(GOOD, agreement=0.8),
     ]
-    reached += [Reached(reworded=Share(1, 2)), replace(GOOD, same_answers=True)]
-    reached += [replace(GOOD, taught=Share(8, 10), recited=Share(9, 9), reworded=Share(0, 3), choices_lost=(0.5, True))]
+    reached += [Reached(reworded=Counted(1, 2)), replace(GOOD, same_answers=True)]
+    reached += [
+        replace(GOOD, taught=Counted(8, 10), recited=Counted(9, 9), reworded=Counted(0, 3), choices_lost=(0.5, True))
+    ]
     for verdict in (verdict for one in reached for verdict in judge(one)):
         assert sentences[verdict.key].format(**verdict.values)

@@ -7,13 +7,12 @@ from pangzhu.compare.figures import Gain, Measure, Score, detail_of, gain_of, sc
 from pangzhu.compare.rows import ComparedRow
 from pangzhu.drift import Drift
 from pangzhu.engines.transformers import BASE
-from pangzhu.intervals import NOTHING, Estimate, Share, shown_share
+from pangzhu.intervals import NOTHING, Share, shown_nats, shown_percent, shown_share
 from pangzhu.measures import normalized
 from pangzhu.messages import text
 from pangzhu.questions import kind_name
 from pangzhu.report.page import Table
-from pangzhu.report.verdict import Reached
-from pangzhu.report.verdict import Share as Counted
+from pangzhu.report.verdict import Counted, Reached
 from pangzhu.tables import counted
 
 TAUGHT, REWORDED, UNTAUGHT = "taught", "reworded", "untaught"
@@ -143,7 +142,7 @@ def _content(asked: Asked, model: str, kind: str) -> tuple[str, ...]:
         kind_name(kind),
         model,
         _rouge(detail.rouge_l, detail.rouge_floor),
-        _cited(detail.num_cited, detail.num_citing),
+        counted(detail.num_cited, detail.num_citing),
         recited,
     )
 
@@ -152,10 +151,6 @@ def _rouge(found: float | None, floor: float | None) -> str:
     if found is None:
         return NOTHING
     return f"{100 * found:.0f} ({NOTHING if floor is None else f'{100 * floor:.0f}'})"
-
-
-def _cited(num: int, total: int) -> str:
-    return counted(num, total)
 
 
 def _choice(share: Share) -> tuple[str, ...]:
@@ -167,19 +162,9 @@ def _choice(share: Share) -> tuple[str, ...]:
 def _drift(drift: Drift) -> list[tuple[str, ...]]:
     values = {"rows": drift.num_rows, "tokens": drift.num_tokens}
     return [
-        (text("report.kept.agreement", **values), drift.model, _shown(drift.agreement, percent=True)),
-        (text("evaluate.kl"), drift.model, _shown(drift.kl, percent=False)),
+        (text("report.kept.agreement", **values), drift.model, shown_percent(drift.agreement)),
+        (text("evaluate.kl"), drift.model, shown_nats(drift.kl)),
     ]
-
-
-def _shown(found: Estimate, *, percent: bool) -> str:
-    scale, digits, unit = (100, 1, "%") if percent else (1, 3, "")
-    interval = (
-        ""
-        if found.low is None or found.high is None
-        else (f" [{scale * found.low:.{digits}f}–{scale * found.high:.{digits}f}]")
-    )
-    return f"{scale * found.value:.{digits}f}{unit}{interval}"
 
 
 def _same_answers(asked: Asked, model: str) -> bool:

@@ -19,7 +19,7 @@ BROKEN_AGREEMENT = 0.6  # below, general answers are no longer the base's
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Counted:
     """`num` of `total`; no share where there is nothing to count."""
 
     num: int
@@ -35,7 +35,7 @@ class Share:
         return self.value is not None and self.value < least
 
 
-NOTHING = Share(0, 0)
+NOT_ASKED = Counted(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Reached:
 
     unchanged: bool = False
     same_answers: bool = False
-    taught: Share = NOTHING
-    taught_ended: Share = NOTHING
-    reworded: Share = NOTHING
-    recited: Share = NOTHING
+    taught: Counted = NOT_ASKED
+    taught_ended: Counted = NOT_ASKED
+    reworded: Counted = NOT_ASKED
+    recited: Counted = NOT_ASKED
     agreement: float | None = None
     choices_lost: tuple[float, bool] | None = None
 
@@ -146,5 +146,5 @@ def _praise(reached: Reached) -> Verdict:
     return Verdict("verdict.learned", "good", values | {"num": reached.taught.num, "total": reached.taught.total})
 
 
-def _of(key: str, tone: Tone, share: Share) -> Verdict:
+def _of(key: str, tone: Tone, share: Counted) -> Verdict:
     return Verdict(key, tone, {"num": share.num, "total": share.total})
