@@ -73,6 +73,12 @@ def differences(run: Path) -> Iterator[str]:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     rows = [row for file in (run / "answers.jsonl", run / "recall" / "answers.jsonl") for row in _lines(file)]
     right, content, *kept = page.tables
+    asked = {(row["kind"], model) for row in rows for model in row["answers"]}
+    for name, found in (("right answers", right), ("contents", content)):
+        if {_key(cells) for cells in found[1:]} != asked:
+            yield f"the table of {name} does not hold every kind and model that was asked"
+    if not kept and (run / "evaluation.json").exists():
+        yield "what was kept of the base was measured, and is not shown"
     for cells in right[1:]:
         yield from _compare(cells, _right_cells(rows, *_key(cells)), columns=(2, 3, 5))
         yield from _compare([cells[4].split(" ")[0]], [_gain(rows, *_key(cells))], columns=(0,))

@@ -72,6 +72,18 @@ def test_a_figure_that_was_bent_is_found(run: Path, honest: str, bent: str) -> N
     assert list(differences(run))
 
 
+@pytest.mark.parametrize(
+    "part", [r"<tr><th scope=\"row\">[^<]*</th><td>base</td>.*?</tr>", r"<table>(?:(?!<table>).)*?0\.123.*?</table>"]
+)
+def test_a_part_that_was_left_out_is_found(run: Path, part: str) -> None:
+    page = run / "report.html"
+    html = page.read_text(encoding="utf-8")
+    left = re.sub(part, "", html, count=1, flags=re.DOTALL)
+    assert left != html
+    page.write_text(left, encoding="utf-8")
+    assert list(differences(run))
+
+
 def test_a_curve_that_was_bent_is_found(run: Path) -> None:
     page = run / "report.html"
     html = page.read_text(encoding="utf-8")
