@@ -28,6 +28,7 @@ LAYERS = (  # a module imports from its own line and from those below it
         "evaluate",
         "choices",
         "drift",
+        "own_words",
         "engines",
         "trainer",
         "progress",

@@ -157,7 +157,7 @@ def test_replay_rows_come_last_and_are_not_counted(base: PreparedBase, rows_file
 
 def test_a_bad_replay_row_is_refused_before_any_model_is_looked_for(rows_file: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRowsError) as refused:
-        read_dataset(DataOptions(dataset_path=rows_file, replay_path=alpaca(tmp_path / "replay.jsonl", [("q", "")])))
+        read_dataset(DataOptions(dataset_path=rows_file, replay_path=alpaca(tmp_path / "replay.jsonl", [("", "a")])))
     assert "replay.jsonl" in str(refused.value)
 
 

@@ -92,7 +92,7 @@ def look_ahead(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> O
     device = decide_device(config.device)
     num_threads = machine.num_physical_cores()
     torch.set_num_threads(num_threads)  # before the probe, which would measure another machine otherwise
-    precision, probe = _precision(config, base.source.folder, device)
+    precision, probe = choose_precision(config, base.source.folder, device)
     shape = model_shape(base.source.folder)
     tokenized = rows.tokenized
     skeleton = attach_lora(build_skeleton(base.source.folder), config)
@@ -163,7 +163,7 @@ def _fast_parts(config: TrainConfig, path: "FastPath | None") -> plan.FastParts:
     return plan.FastParts(layers=path.drives_decoder, adapters=adapters, head=path.scores_head)
 
 
-def _precision(
+def choose_precision(
     config: TrainConfig, folder: Path, device: Literal["cpu", "cuda"]
 ) -> tuple[Literal["bf16", "float32"], dict[str, Any]]:
     """Number format of the frozen base and the evidence: a probe, not the processor's name."""

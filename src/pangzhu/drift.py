@@ -19,10 +19,11 @@ from pangzhu.data.conversation import Location
 from pangzhu.engines.transformers import BASE
 from pangzhu.intervals import Estimate, bootstrap_mean
 from pangzhu.messages import say
+from pangzhu.own_words import answers_of_base, as_example
 from pangzhu.plan import MAX_TOKEN_BUDGET
 from pangzhu.questions import GENERAL, choices_of, kind_of
 from pangzhu.step import predict_rows, split_rows
-from pangzhu.tokenization import IGNORED, TokenizedExample
+from pangzhu.tokenization import TokenizedExample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,13 +105,8 @@ def base_answers(
 ) -> list[TokenizedExample]:
     """What the base answers, as rows whose answers are supervised."""
     say("evaluate.drift", num=len(prompts))
-    answers = dict(engine.generate_many(prompts, BASE, ANSWERS))
-    end = engine.contract(BASE).end_of_turn_id
-    examples = []
-    for number, (prompt, location) in enumerate(zip(prompts, locations, strict=True)):
-        written = (*answers[number].token_ids, *([end] if answers[number].ended else []))
-        examples.append(TokenizedExample((*prompt, *written), (*[IGNORED] * len(prompt), *written), location))
-    return examples
+    answers = answers_of_base(engine, prompts, ANSWERS)
+    return [as_example(*row) for row in zip(prompts, answers, locations, strict=True)]
 
 
 def _compare(

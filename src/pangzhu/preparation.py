@@ -74,20 +74,22 @@ def read_dataset(options: DataOptions) -> Dataset:
     dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
     if options.replay_path is None:
         return dataset
-    beside = find_problems(options.replay_path, allow_control_tokens=options.allow_control_tokens)
+    beside = find_problems(options.replay_path, require_answer=False, allow_control_tokens=options.allow_control_tokens)
     if beside.rejected:
         raise BadRowsError(beside.rejected, num_rows=beside.num_rows)
     return replace(dataset, replay=beside.conversations)
 
 
 def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> PreparedRows:
-    """Tokenize the rows and prove their labels; what cannot be proven joins the findings.
+    """Tokenize the rows and prove their labels; what cannot be proven joins the findings. Replay rows without an answer
+    wait for the base's own words (`pangzhu.own_words`).
 
     Raises:
         UsageError: `--max_seq_length` is longer than the model's context.
     """
     parts = [part for _, part in label_in_batches(dataset, options, base)]
-    beside = [part for _, part in label_in_batches(replace(dataset, conversations=dataset.replay), options, base)]
+    answered = tuple(row for row in dataset.replay if row.answer is not None)
+    beside = [part for _, part in label_in_batches(replace(dataset, conversations=answered), options, base)]
     num_replay = sum(len(part.examples) for part in beside)
     tokenized = replace(joined([*parts, *beside]), num_replay=num_replay)
     return PreparedRows(dataset, tokenized, in_file_order((*dataset.rejected, *tokenized.findings)))
@@ -102,7 +104,7 @@ def label_in_batches(
     Raises:
         UsageError: `--max_seq_length` is longer than the model's context.
     """
-    limit = _max_seq_length(options, base)
+    limit = max_seq_length(options, base)
     labeller = Labeller(base.tokenizer, base.contract, options.train_on)
     return tokenize_in_batches(dataset.conversations, labeller, max_seq_length=limit, overlong=options.overlong)
 
@@ -147,7 +149,12 @@ def decide_device(wanted: Device) -> Literal["cpu", "cuda"]:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def _max_seq_length(options: DataOptions, base: PreparedBase) -> int:
+def max_seq_length(options: DataOptions, base: PreparedBase) -> int:
+    """Most tokens of a row: as asked for, else what the model has room for.
+
+    Raises:
+        UsageError: more is asked for than the model has room for.
+    """
     if options.max_seq_length is None:
         return base.context_length
     if options.max_seq_length > base.context_length:

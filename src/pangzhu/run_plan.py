@@ -2,7 +2,8 @@
 
 The stages are those of training: rows read and labels proven, base found, steps and memory planned. Then a few optimizer steps
 are timed with the model as training has it, in a temporary folder, and the model is thrown away; without that
-(`--no_measure`) the model is not even loaded. Nothing is written into the output folder.
+(`--no_measure`) the model is not even loaded, unless replay rows ask for its own words for the first time. Nothing is
+written into the output folder.
 
 Left to others: the arithmetic (`pangzhu.plan`, `pangzhu.estimate`), the clock (`pangzhu.measure`), and what to change
 (`pangzhu.advice`).
@@ -22,6 +23,7 @@ from pangzhu.engines import visible
 from pangzhu.estimate import Sample, TimePlan, draw_sample, plan_time
 from pangzhu.measure import counter_for, measure
 from pangzhu.messages import say, text
+from pangzhu.own_words import add_own_words
 from pangzhu.preparation import label_rows, prepare_training_base, read_dataset, require_trainable
 from pangzhu.tokenization import TokenizedDataset
 
@@ -282,6 +284,7 @@ def plan_run(config: PlanConfig, *, started: float | None = None) -> RunPlan:
     base = prepare_training_base(config)
     rows = label_rows(dataset, config, base)
     require_trainable(rows, skip_bad=config.skip_bad)
+    rows = add_own_words(rows, config, base)
     say("train.base", why=base.source.why)
     bound_caches(config, rows)
     outlook = look_ahead(config, base, rows)

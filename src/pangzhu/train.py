@@ -28,6 +28,7 @@ from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
 from pangzhu.model import base_fingerprint, trainable_parameters
+from pangzhu.own_words import add_own_words
 from pangzhu.preparation import (
     PreparedBase,
     PreparedRows,
@@ -125,6 +126,7 @@ def train_rows(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("error.train.distributed", where="WORLD_SIZE")
     require_trainable(rows, skip_bad=config.skip_bad)
+    rows = add_own_words(rows, config, base)
     steps = plan.plan_steps(rows.tokenized, config)
     _show(base, rows, steps)
     with checkpoint.locked(config.output_dir) as run_dir:

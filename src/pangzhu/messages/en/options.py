@@ -10,7 +10,7 @@ MESSAGES = {
     "option.device": "Where to compute; auto is CUDA where there is one, else the CPU.",
     "option.precision": "Numbers of the frozen base model; auto measures whether bf16 is faster on this machine.",
     "option.dataset_path": "Data file: JSON, JSON lines or CSV. check, plan and train take the packaged example instructions where none is given.",
-    "option.replay_path": "Rows that are trained beside the dataset so that other abilities stay; they do not count as learned.",
+    "option.replay_path": "Rows that are trained beside the dataset so that other abilities stay; a row without an answer gets the base's own. They do not count as learned.",
     "option.train_on": (
         "What is learned of each row: assistant = every answer, last = the last answer only, all = the whole text."
     ),

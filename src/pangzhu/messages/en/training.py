@@ -40,6 +40,11 @@ MESSAGES = {
     "train.rows": "Data: {path}\n  {rows} rows, {tokens} tokens, of which {supervised} ({share:.0f}%) are learned; "
     "longest row {longest} tokens",
     "train.replay": "  {counted} of them are to be learned; {replay} are trained beside them so that other abilities stay",
+    "replay.own_words": "The base says in its own words what {num} replay rows without an answer ask, {tokens} tokens of each at "
+    "the most …",
+    "replay.cache_damaged": "The base's own words in {file} are damaged; they are made again.",
+    "error.replay.too_long": "This question takes {tokens} tokens and leaves no room for an answer; a row may have {limit}.",
+    "error.replay.too_long.fix": "Shorten it, take it out of the replay file, or raise --max_seq_length.",
     "train.overlong": "  Too long: {dropped} rows left out, {truncated} cut",
     "train.steps": "Plan: {steps} optimizer steps of {rows_per_step} rows, {per_epoch} steps a pass; each row is seen "
     "{passes:.1f} times",

@@ -10,7 +10,7 @@ MESSAGES = {
     "option.device": "在哪里计算；auto 有 CUDA 就用 CUDA，否则用 CPU。",
     "option.precision": "冻结的基座模型用什么精度；auto 会实测本机上 bf16 是否更快。",
     "option.dataset_path": "数据文件：JSON、JSON Lines 或 CSV。check、plan 和 train 不给时用随包附带的示例指令。",
-    "option.replay_path": "与数据集一起训练、用来保住其他本领的数据；不计入学会的行数。",
+    "option.replay_path": "与数据集一起训练、用来保住其他本领的数据；没有答案的行由基座用自己的话回答。不计入学会的行数。",
     "option.train_on": "每行数据学哪一部分：assistant = 所有回答，last = 只学最后一个回答，all = 整段文本。",
     "option.max_seq_length": "一行最多多少个词元。不给时取最长的一行，但不超过模型的上下文长度。",
     "option.overlong": "超过 --max_seq_length 的行怎么办：fail = 停止，drop = 丢弃，truncate = 截断。",

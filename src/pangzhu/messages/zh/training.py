@@ -38,6 +38,10 @@ MESSAGES = {
     "train.base": "{why}",
     "train.rows": "数据：{path}\n  {rows} 行，{tokens} 个词元，其中 {supervised} 个（{share:.0f}%）参与学习；最长一行 {longest} 个词元",
     "train.replay": "  其中 {counted} 行要学会；另外 {replay} 行一起训练，用来保住其他本领",
+    "replay.own_words": "重放文件里有 {num} 行没有答案：先让基座用自己的话回答，每行最多 {tokens} 个词元……",
+    "replay.cache_damaged": "{file} 里存的基座原话已损坏，重新生成。",
+    "error.replay.too_long": "这个问题有 {tokens} 个词元，没有给答案留下位置；一行最多 {limit} 个。",
+    "error.replay.too_long.fix": "缩短它，从重放文件里删掉它，或者调大 --max_seq_length。",
     "train.overlong": "  超长：丢弃 {dropped} 行，截断 {truncated} 行",
     "train.steps": "计划：{steps} 个优化步，每步 {rows_per_step} 行，一轮 {per_epoch} 步；每行会看到 {passes:.1f} 次",
     "train.too_few_steps": "注意：{steps} 步（{passes:.1f} 轮）太少，学不到多少东西。请调大 --num_train_epochs 或 --max_steps，"

@@ -1,0 +1,130 @@
+"""The base's own words: what it answers before anything is taught, as rows that are trained beside the dataset.
+
+A replay row without an answer asks for them. They show the adapter where the base is to stay as it is, and cost nobody's
+writing; an answer written by hand would teach another manner instead. Only the beginning of an answer is taken, and its end
+is learned only where the base ended by itself.
+
+They depend on base, prompt and number format alone, so they are made once and kept in the cache.
+Left to others: which rows ask for them (`pangzhu.preparation`), the words themselves (`pangzhu.engines`).
+"""
+
+import gc
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pangzhu import checkpoint, machine
+from pangzhu.config import GenerationOptions, TrainConfig
+from pangzhu.decisions import bound_caches, choose_precision
+from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.errors import DataError
+from pangzhu.messages import say
+from pangzhu.model import base_fingerprint, load_base
+from pangzhu.preparation import PreparedBase, PreparedRows, decide_device, max_seq_length
+from pangzhu.sources.cache import cache_root, disk_errors
+from pangzhu.tokenization import IGNORED, TokenizedExample
+
+if TYPE_CHECKING:
+    from pangzhu.data.conversation import Conversation, Location
+
+BEGINNING = GenerationOptions(max_new_tokens=48)  # of an answer: docs/decisions.md
+Ids = tuple[int, ...]
+
+
+def add_own_words(rows: PreparedRows, config: TrainConfig, base: PreparedBase) -> PreparedRows:
+    """The rows, and behind them those whose answers are the base's own words.
+
+    Args:
+        rows: labelled; their replay rows without an answer are asked.
+        config: limits, number format and device of the run.
+        base: who is asked.
+
+    Raises:
+        DataError: a question is longer than a row may be.
+    """
+    asked = [row for row in rows.dataset.replay if row.answer is None]
+    if not asked:
+        return rows
+    prompts = _prompts(asked, config, base)
+    bound_caches(config, rows)
+    answers = _kept_or_made(prompts, config, base)
+    limit = max_seq_length(config, base)
+    own = [
+        as_example(prompt, answer[: limit - len(prompt)], row.location)
+        for prompt, answer, row in zip(prompts, answers, asked, strict=True)
+    ]
+    tokenized = rows.tokenized
+    joined = replace(tokenized, examples=(*tokenized.examples, *own), num_replay=tokenized.num_replay + len(own))
+    return replace(rows, tokenized=joined)
+
+
+def answers_of_base(
+    engine: TransformersEngine, prompts: Sequence[Sequence[int]], options: GenerationOptions
+) -> list[Ids]:
+    """What the base answers, greedily; with the end-of-turn token where it ended by itself."""
+    answers = dict(engine.generate_many(prompts, BASE, options))
+    end = engine.contract(BASE).end_of_turn_id
+    found = (answers[number] for number in range(len(prompts)))
+    return [(*answer.token_ids, *([end] if answer.ended else [])) for answer in found]
+
+
+def as_example(prompt: Sequence[int], answer: Sequence[int], location: "Location") -> TokenizedExample:
+    """A row whose answer, all of it, is supervised."""
+    return TokenizedExample((*prompt, *answer), (*[IGNORED] * len(prompt), *answer), location)
+
+
+def _prompts(asked: "Sequence[Conversation]", config: TrainConfig, base: PreparedBase) -> list[list[int]]:
+    from pangzhu.template import render
+
+    limit = max_seq_length(config, base)
+    prompts = [render(base.tokenizer, base.contract, row.prompt, add_generation_prompt=True) for row in asked]
+    for row, prompt in zip(asked, prompts, strict=True):
+        if len(prompt) >= limit:
+            where = str(row.location)
+            raise DataError("error.replay.too_long", where=where, tokens=len(prompt), limit=limit)
+    return prompts
+
+
+def _kept_or_made(prompts: Sequence[Sequence[int]], config: TrainConfig, base: PreparedBase) -> list[Ids]:
+    device = decide_device(config.device)
+    machine.use_physical_cores()
+    precision, _ = choose_precision(config, base.source.folder, device)
+    file = _cache_file(prompts, base, precision)
+    if file.exists():
+        if (kept := _read(file)) is not None:
+            return kept
+        say("replay.cache_damaged", file=file)
+    say("replay.own_words", num=len(prompts), tokens=BEGINNING.max_new_tokens)
+    engine = TransformersEngine(load_base(base.source.folder, precision=precision, device=device).eval(), base)
+    answers = answers_of_base(engine, prompts, BEGINNING)
+    del engine
+    gc.collect()  # the weights are loaded once more for training
+    with disk_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_atomically(file, json.dumps({"answers": answers, "sha256": _hash(answers)}))
+    return answers
+
+
+def _cache_file(prompts: Sequence[Sequence[int]], base: PreparedBase, precision: str) -> Path:
+    """Named by the hash of everything that the words depend on."""
+    parts = (asdict(base_fingerprint(base.source.folder)), base.contract.stop_token_ids, BEGINNING.max_new_tokens)
+    digest = hashlib.sha256(repr((parts, precision, [tuple(prompt) for prompt in prompts])).encode())
+    return cache_root() / "own_words" / f"{digest.hexdigest()[:32]}.json"
+
+
+def _read(file: Path) -> list[Ids] | None:
+    """The answers in a file, or None where they are not those that were written."""
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        answers = [tuple(map(int, answer)) for answer in kept["answers"]]
+        whole = kept["sha256"] == _hash(answers)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return answers if whole else None
+
+
+def _hash(answers: Sequence[Ids]) -> str:
+    return hashlib.sha256(repr(list(map(tuple, answers))).encode()).hexdigest()
