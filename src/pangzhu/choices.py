@@ -91,7 +91,7 @@ def choice_log_probs(engine: "TransformersEngine", name: str, rows: "Sequence[Co
     with engine.using(name) as model, torch.no_grad():
         for piece in split_rows(batch, MAX_TOKEN_BUDGET, fast):
             order += [spellings[number] for number in piece.row_indices]
-            hidden.append(_row_after_row(predict_rows(piece.to(model.device), fast)))
+            hidden.append(_row_after_row(predict_rows(model, piece.to(model.device), fast)))
         wanted = _padded([tokens for spelling in order for tokens in spelling.wanted])
         states = torch.cat(hidden)  # few places a micro-batch: the head is read once for many of them
         by_place = fast.log_probs(states, torch.tensor(wanted, device=states.device)).tolist()

@@ -133,7 +133,7 @@ def _compare(
 
 def _predictions(engine: "TransformersEngine", name: str, piece: MicroBatch, fast: "FastPath") -> "Predictions":
     with engine.using(name):
-        return predict_rows(piece, fast)
+        return predict_rows(engine.model, piece, fast)
 
 
 def _between(

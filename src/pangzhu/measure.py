@@ -32,6 +32,7 @@ from pangzhu.estimate import (
 )
 from pangzhu.messages import say
 from pangzhu.model import trainable_parameters
+from pangzhu.own_words import hold_to_base
 from pangzhu.preparation import PreparedBase, PreparedRows
 from pangzhu.progress import Progress
 from pangzhu.train import stage_adapter
@@ -102,7 +103,9 @@ def _subject(config: TrainConfig, rows: PreparedRows, outlook: Outlook, model: "
         folder / "metrics.jsonl", tokenized.examples, steps, lambda _: None, num_replay=tokenized.num_replay
     )
     fast = fast_path(own, model, longest=tokenized.longest)
-    trainer = RowTrainer(model, own, progress, token_budget=outlook.decisions.token_budget, fast=fast)
+    budget = outlook.decisions.token_budget
+    held = hold_to_base(model, tokenized, weight=own.replay_weight, token_budget=budget, fast=fast)
+    trainer = RowTrainer(model, own, progress, token_budget=budget, fast=fast, held=held)
     trainer.create_optimizer()
     return _Subject(model, fast, trainer, counter_for(outlook))
 

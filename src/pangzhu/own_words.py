@@ -1,10 +1,11 @@
 """The base's own words: what it answers before anything is taught, as rows that are trained beside the dataset.
 
 A replay row without an answer asks for them. They show the adapter where the base is to stay as it is, and cost nobody's
-writing; an answer written by hand would teach another manner instead. Only the beginning of an answer is taken, and its end
-is learned only where the base ended by itself.
+writing; an answer written by hand would teach another manner instead. Only the beginning of an answer is taken. Such a row is
+held to the base: its loss is the divergence of the adapter's distributions from the base's (`pangzhu.step`), so that what has
+not moved costs nothing, and words the base was unsure of are not learned by heart.
 
-They depend on base, prompt and number format alone, so they are made once and kept in the cache.
+The words depend on base, prompt and number format alone, so they are made once and kept in the cache.
 Left to others: which rows ask for them (`pangzhu.preparation`), the words themselves (`pangzhu.engines`).
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangzhu import checkpoint, machine
+from pangzhu.batching import lay_end_to_end
 from pangzhu.config import GenerationOptions, TrainConfig
 from pangzhu.decisions import bound_caches, choose_precision
 from pangzhu.engines.transformers import BASE, TransformersEngine
@@ -25,10 +27,14 @@ from pangzhu.messages import say
 from pangzhu.model import base_fingerprint, load_base
 from pangzhu.preparation import PreparedBase, PreparedRows, decide_device, max_seq_length
 from pangzhu.sources.cache import cache_root, disk_errors
-from pangzhu.tokenization import IGNORED, TokenizedExample
+from pangzhu.step import NOTHING_HELD, HeldToBase, predict_rows, split_rows
+from pangzhu.tokenization import IGNORED, TokenizedDataset, TokenizedExample
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+
     from pangzhu.data.conversation import Conversation, Location
+    from pangzhu.fast.path import FastPath
 
 BEGINNING = GenerationOptions(max_new_tokens=48)  # of an answer: docs/decisions.md
 Ids = tuple[int, ...]
@@ -57,8 +63,42 @@ def add_own_words(rows: PreparedRows, config: TrainConfig, base: PreparedBase) -
         for prompt, answer, row in zip(prompts, answers, asked, strict=True)
     ]
     tokenized = rows.tokenized
-    joined = replace(tokenized, examples=(*tokenized.examples, *own), num_replay=tokenized.num_replay + len(own))
+    joined = replace(
+        tokenized,
+        examples=(*tokenized.examples, *own),
+        num_replay=tokenized.num_replay + len(own),
+        num_held=len(own),
+    )
     return replace(rows, tokenized=joined)
+
+
+def hold_to_base(
+    model: "PeftModel", tokenized: TokenizedDataset, *, weight: float, token_budget: int, fast: "FastPath | None"
+) -> HeldToBase:
+    """The base's states on its own words: one pass before training.
+
+    Args:
+        model: base with its adapter, which is switched off for the pass.
+        tokenized: all rows.
+        weight: of a token's divergence beside a learned token's loss.
+        token_budget: most tokens of a micro-batch.
+        fast: the model's fast path.
+    """
+    import torch
+
+    first = len(tokenized.examples) - tokenized.num_held
+    rows = list(enumerate(tokenized.examples[first:], start=first))
+    states: dict[int, torch.Tensor] = {}
+    if not rows:
+        return NOTHING_HELD
+    say("replay.holding", num=len(rows))
+    model.eval()
+    with torch.no_grad(), model.disable_adapter():
+        for piece in split_rows(lay_end_to_end(rows), token_budget, fast):
+            found = predict_rows(model, piece.to(model.device), fast)
+            for number, index in enumerate(piece.row_indices):
+                states[index] = found.hidden[found.row_numbers == number].clone()
+    return HeldToBase(states, weight)
 
 
 def answers_of_base(

@@ -51,13 +51,15 @@ class TokenizedExample:
 @dataclass(frozen=True, slots=True)
 class TokenizedDataset:
     """All rows; `findings` hold what could not be proven, the counts what was left out on request. The last `num_replay`
-    examples are trained beside the others and are not what is to be learned."""
+    examples are trained beside the others and are not what is to be learned; of these the last `num_held` are the base's own
+    words."""
 
     examples: tuple[TokenizedExample, ...]
     findings: tuple[Finding, ...]
     num_dropped: int = 0
     num_truncated: int = 0
     num_replay: int = 0
+    num_held: int = 0
 
     @property
     def num_counted(self) -> int:

@@ -28,7 +28,7 @@ from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
 from pangzhu.model import base_fingerprint, trainable_parameters
-from pangzhu.own_words import add_own_words
+from pangzhu.own_words import add_own_words, hold_to_base
 from pangzhu.preparation import (
     PreparedBase,
     PreparedRows,
@@ -181,7 +181,9 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
         num_replay=rows.tokenized.num_replay,
     )
     fast = choose_path(config, model, longest=rows.tokenized.longest)
-    trainer = RowTrainer(model, config, progress, token_budget=decisions.token_budget, fast=fast)
+    budget = decisions.token_budget
+    held = hold_to_base(model, rows.tokenized, weight=config.replay_weight, token_budget=budget, fast=fast)
+    trainer = RowTrainer(model, config, progress, token_budget=budget, fast=fast, held=held)
     if resumed_from:
         say("train.resumed", checkpoint=resumed_from.name)
     started = time.perf_counter()

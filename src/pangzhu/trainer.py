@@ -24,7 +24,7 @@ from pangzhu.fast.path import FastPath
 from pangzhu.messages import say
 from pangzhu.model import trainable_parameters
 from pangzhu.progress import Progress, stop_on_signal
-from pangzhu.step import forward_rows, num_computed, split_rows
+from pangzhu.step import NOTHING_HELD, HeldToBase, forward_rows, num_computed, split_rows
 from pangzhu.tokenization import TokenizedExample
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         progress: is told what happens.
         token_budget: most tokens in one forward pass.
         fast: the model's fast path; None takes the reference path.
+        held: rows that are held to the base instead of to their labels.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         *,
         token_budget: int,
         fast: FastPath | None = None,
+        held: HeldToBase = NOTHING_HELD,
     ) -> None:
         self._progress = progress
         self._fast = fast
+        self._held = held
         self._token_budget = token_budget
         self._sees_learned = config.lora_dropout == 0
         super().__init__(
@@ -119,7 +122,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         divisible = len(piece.row_lengths) > 1
         before = [p.grad.clone() if divisible and p.grad is not None else None for p in trainable_parameters(model)]
         try:
-            outcome = forward_rows(model, piece, self._fast)
+            outcome = forward_rows(model, piece, self._fast, self._held)
             loss = outcome.loss_sum * scale
             self._require_finite(loss, piece)
             self.accelerator.backward(loss)

@@ -112,7 +112,7 @@ class FastPath:
         found = self.predictions(
             input_ids=input_ids, position_ids=position_ids, shift_labels=shift_labels, row_lengths=row_lengths
         )
-        return self._scores(found.hidden, found.targets), found.row_numbers
+        return self.scores(found.hidden, found.targets), found.row_numbers
 
     def predictions(
         self, *, input_ids: Tensor, position_ids: Tensor, shift_labels: Tensor, row_lengths: Sequence[int]
@@ -144,6 +144,12 @@ class FastPath:
         chunks = zip(hidden.split(PLACES_A_CHUNK), wanted.split(PLACES_A_CHUNK), strict=True)
         return torch.cat([log_softmax(self.logits(states)).gather(1, tokens) for states, tokens in chunks])
 
+    def scores(self, hidden: Tensor, targets: Tensor) -> Scores:
+        """The losses of S predictions; arguments as in `Predictions`."""
+        if self._scores_head:
+            return loss.score(hidden, self._base.lm_head.weight, targets, self._workspace)
+        return loss.score_logits(self._base.lm_head(hidden), targets)
+
     def _hidden_states(self, stream: Stream, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """`(W, H)`."""
         if self._decoder is not None:
@@ -151,8 +157,3 @@ class FastPath:
         output = self._base.model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
         hidden: Tensor = output.last_hidden_state[0, stream.places]
         return hidden
-
-    def _scores(self, hidden: Tensor, targets: Tensor) -> Scores:
-        if self._scores_head:
-            return loss.score(hidden, self._base.lm_head.weight, targets, self._workspace)
-        return loss.score_logits(self._base.lm_head(hidden), targets)

@@ -41,6 +41,7 @@ MESSAGES = {
     ),
     "option.weight_decay": "Weight decay of AdamW; 0 = none.",
     "option.max_grad_norm": "Gradients are scaled down to this norm; 0 = never.",
+    "option.replay_weight": "How much a token of the base's own words counts beside a learned token: more keeps more of the base and learns more slowly.",
     "option.seed": "Start of all random numbers: the same seed gives the same run.",
     "option.until_learned": "Stop as soon as every row is answered word for word.",
     "option.fast": "on = the fast path wherever it applies; off = transformers and peft as they are, with the same loss.",

@@ -42,6 +42,7 @@ MESSAGES = {
     "train.replay": "  {counted} of them are to be learned; {replay} are trained beside them so that other abilities stay",
     "replay.own_words": "The base says in its own words what {num} replay rows without an answer ask, {tokens} tokens of each at "
     "the most …",
+    "replay.holding": "The base's distributions on its own words are noted, for {num} rows …",
     "replay.cache_damaged": "The base's own words in {file} are damaged; they are made again.",
     "error.replay.too_long": "This question takes {tokens} tokens and leaves no room for an answer; a row may have {limit}.",
     "error.replay.too_long.fix": "Shorten it, take it out of the replay file, or raise --max_seq_length.",

@@ -35,6 +35,7 @@ MESSAGES = {
     "option.token_budget": "一次最多计算多少个词元；更大的批次会拆开算，梯度不变。不给时由内存大小决定。",
     "option.weight_decay": "AdamW 的权重衰减；0 = 不衰减。",
     "option.max_grad_norm": "梯度范数超过它就按比例缩小；0 = 不限制。",
+    "option.replay_weight": "基座原话的一个词元与要学的一个词元相比占多大分量：越大，基座保住得越多，学得也越慢。",
     "option.seed": "随机数种子：种子相同，结果相同。",
     "option.until_learned": "每一行都能一字不差地答出时就停止。",
     "option.fast": "on = 凡是适用的地方都走快速路径；off = 原样使用 transformers 和 peft，损失相同。",

@@ -39,6 +39,7 @@ MESSAGES = {
     "train.rows": "数据：{path}\n  {rows} 行，{tokens} 个词元，其中 {supervised} 个（{share:.0f}%）参与学习；最长一行 {longest} 个词元",
     "train.replay": "  其中 {counted} 行要学会；另外 {replay} 行一起训练，用来保住其他本领",
     "replay.own_words": "重放文件里有 {num} 行没有答案：先让基座用自己的话回答，每行最多 {tokens} 个词元……",
+    "replay.holding": "记下基座在自己的 {num} 行原话上的概率分布……",
     "replay.cache_damaged": "{file} 里存的基座原话已损坏，重新生成。",
     "error.replay.too_long": "这个问题有 {tokens} 个词元，没有给答案留下位置；一行最多 {limit} 个。",
     "error.replay.too_long.fix": "缩短它，从重放文件里删掉它，或者调大 --max_seq_length。",
