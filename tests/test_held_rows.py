@@ -34,14 +34,14 @@ def rows() -> TokenizedDataset:
     return TokenizedDataset((*taught, *own), (), num_replay=2, num_held=2)
 
 
-def moved(family: str = "qwen2") -> Any:
-    """A model whose adapter moves it."""
+def moved(family: str = "qwen2", by: float = 0.3) -> Any:
+    """A model that its adapter moves."""
     model = build_lora(family).double()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+                parameter.copy_(by * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
     return model
 
 
@@ -114,7 +114,7 @@ def test_gradients_of_a_mixed_batch_are_the_reference_paths(family: str) -> None
 
 @on_either_path
 def test_an_adapter_that_moves_nothing_is_pulled_nowhere(path_of: Callable[[Any], FastPath | None]) -> None:
-    model = build_lora().double()
+    model = moved(by=0)
     fast = path_of(model)
     held = held_by(model, fast)
     model.train()

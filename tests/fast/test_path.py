@@ -85,7 +85,7 @@ def test_log_probabilities_are_those_of_the_model_s_own_logits(family: str, with
     """Of several tokens at each learned place, row after row, whatever is packed, shared or left out."""
     model, rows = build_lora(family).double(), rows_that_begin_alike()
     with torch.no_grad():
-        found = predict_rows(batch_of(rows), path_of(model, *without))
+        found = predict_rows(model, batch_of(rows), path_of(model, *without))
         places = torch.argsort(found.row_numbers, stable=True)
         wanted = torch.stack((found.targets[places], torch.full_like(places, 5)), dim=1)
         log_probs = path_of(model, *without).log_probs(found.hidden[places], wanted)
