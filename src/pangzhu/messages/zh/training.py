@@ -92,35 +92,8 @@ MESSAGES = {
     "（旧的训练会保留在 run/previous-N）。",
     "error.run.record_broken": "训练记录已损坏：{reason}。",
     "error.run.record_broken.fix": "换一个 --output_dir，或把这个文件夹移走。",
-    "card.body": """
-# {base} 的 LoRA 适配器
-
-由旁注（Pangzhu）训练。它只会说教过它的内容，不能当作这之外的知识来源。
-
-| | |
-|---|---|
-| 基座模型 | {base} |
-| 逐字学会的数据行 | {num_rows} 行中的 {num_learned} 行 |
-| 优化步数 | {num_steps} |
-| 最后的训练损失 | {train_loss} |
-
-## 设置
-
-| 选项 | 值 |
-|---|---|
-{settings}
-
-## 使用
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-```
-
-或者运行 `pangzhu chat --adapter {folder}`。适配器会改变模型说的话，只加载您信任的人做的适配器。
-""",
+    "card.intro": "用旁注（Pangzhu）训练的 LoRA 适配器。它只会说教过它的内容，不能当作这之外的知识来源。每个问题的每个回答都在与这张卡一起生成的报告里。",
+    "card.trust": "适配器会改变模型说的话，只加载您信任的人做的适配器。",
+    "card.written": "写有这些数字的模型卡：{file}",
+    "card.edited": "{file} 已被修改过，这些数字没有写进去。",
 }
