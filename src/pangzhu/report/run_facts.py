@@ -33,6 +33,21 @@ TAKEN: tuple[
     ("report.account.minutes", lambda account: account.seconds and account.seconds / 60, "{:.1f}"),
     ("report.account.memory", lambda account: account.memory and account.memory / 1e9, "{:.2f}"),
 )
+PARTS: tuple[tuple[str, Callable[[DataSummary], int]], ...] = (  # rows that are not trained as they stand, or not alone
+    ("report.data.num_dropped", lambda data: data.num_dropped),
+    ("report.data.num_truncated", lambda data: data.num_truncated),
+    ("report.data.num_duplicates", lambda data: data.num_duplicates),
+    ("report.data.num_contradictions", lambda data: data.num_contradictions),
+)
+MACHINE = {  # the parts of `pangzhu.machine.Environment`, and how they are called
+    "processor": "report.environment.processor",
+    "instruction_sets": "report.environment.instruction_sets",
+    "num_cores": "report.environment.num_cores",
+    "num_logical": "report.environment.num_logical",
+    "memory": "report.environment.memory",
+    "system": "report.environment.system",
+    "python": "report.environment.python",
+}
 DECIDED = ("device", "num_threads", "precision", "token_budget")
 
 
@@ -143,18 +158,23 @@ def _plainly(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _account_table(planned: Account | None, taken: Account) -> Table:
-    rows = []
-    for key, figure, shown in TAKEN:
-        before, after = (account and figure(account) for account in (planned, taken))
-        share = f"{100 * after / before:.0f}%" if before and after is not None else NOTHING
-        rows.append((text(key), *(NOTHING if it is None else shown.format(it) for it in (before, after)), share))
-    columns = ("what", "planned", "taken", "share")
+    columns = ("report.account.what", "report.account.planned", "report.account.taken", "report.account.share")
     return Table(
         heading=text("report.account"),
-        columns=tuple(text(f"report.account.{column}") for column in columns),
-        rows=tuple(rows),
+        columns=tuple(map(text, columns)),
+        rows=tuple(
+            (text(key), *_planned_and_taken(None if planned is None else figure(planned), figure(taken), shown))
+            for key, figure, shown in TAKEN
+        ),
         intro=text("report.account.intro", steps=EARLY_STEPS),
     )
+
+
+def _planned_and_taken(planned: float | None, taken: float | None, shown: str) -> tuple[str, str, str]:
+    """Two figures, and the second in percent of the first; a dash for what is not known."""
+    share = f"{100 * taken / planned:.0f}%" if planned and taken is not None else NOTHING
+    before, after = (NOTHING if figure is None else shown.format(figure) for figure in (planned, taken))
+    return before, after, share
 
 
 def _data(data: DataSummary) -> Iterator[tuple[str, str]]:
@@ -171,15 +191,13 @@ def _data(data: DataSummary) -> Iterator[tuple[str, str]]:
         yield text("report.data.num_facts"), f"{data.num_facts:,}"
     for kind, num in data.kinds.items():
         yield text("report.data.kind", kind=kind_name(kind)), f"{num:,}"
-    for name in ("num_dropped", "num_truncated", "num_duplicates", "num_contradictions"):
-        yield text(f"report.data.{name}"), f"{getattr(data, name):,}"
+    for key, count in PARTS:
+        yield text(key), f"{count(data):,}"
 
 
 def _file(file: DataFile) -> str:
-    values = {"name": file.name, "rows": file.num_rows, "sha256": file.sha256[:SHOWN_HASH]}
-    return text("report.data.rows_of", **values) + (
-        text("report.data.skipped", num=file.num_skipped) if file.num_skipped else ""
-    )
+    shown = text("report.data.rows_of", name=file.name, rows=file.num_rows, sha256=file.sha256[:SHOWN_HASH])
+    return shown + (text("report.data.skipped", num=file.num_skipped) if file.num_skipped else "")
 
 
 def _lengths_table(data: DataSummary) -> Table:
@@ -199,8 +217,9 @@ def _environment(run: RunFacts) -> Iterator[tuple[str, str]]:
     """Machine, what was decided on it, and why, and the libraries."""
     record = run.record
     machine, decided = (record.environment, record.decisions) if record else ({}, {})
-    for name, value in machine.items():
-        yield text(f"report.environment.{name}"), f"{value / 1e9:.1f} GB" if name == "memory" else str(value)
+    for name, key in MACHINE.items():
+        if name in machine:
+            yield text(key), f"{machine[name] / 1e9:.1f} GB" if name == "memory" else str(machine[name])
     yield from _plainly({name: decided[name] for name in DECIDED if name in decided})
     if probe := decided.get("probe"):
         speeds = {"bf16": probe["bf16_gflops"], "float32": probe["float32_gflops"]}
