@@ -1,5 +1,6 @@
 """Base beside adapter: what counts as right, what is counted, and tables that stay readable."""
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -148,6 +149,17 @@ def test_a_taught_answer_to_an_untaught_question_is_recited() -> None:
 
 def test_nothing_is_recited_where_nothing_was_taught() -> None:
     assert comparison(row("", "right", expected=None, kind="untaught")).num_recited("m1") == 0
+
+
+def test_a_model_counts_only_in_what_it_was_asked() -> None:
+    asked = row("?", "right", expected="right", kind="taught")
+    alone = dataclasses.replace(asked, answers={"m1": asked.answers["m1"]})
+    found = comparison(asked, alone)
+    assert [(score.model, score.num_rows) for score in found.scores()] == [(BASE, 1), ("m1", 2)]
+    gain = found.gain("m1", "taught", "right")
+    assert gain is not None
+    assert gain.num_rows == 1
+    assert comparison(alone).gain("m1", "taught", "right") is None
 
 
 def test_every_model_is_asked_every_question_in_its_row(engine: TransformersEngine) -> None:

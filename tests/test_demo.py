@@ -263,7 +263,8 @@ def tiny(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     """Four questions instead of the law, and adapters that are trained already; gives the recipes that were run."""
     recipes: list[TrainConfig] = []
 
-    def train(recipe: TrainConfig) -> TrainResult:
+    def train(recipe: TrainConfig, *, with_report: bool) -> TrainResult:
+        assert not with_report  # the demo's own says more
         recipes.append(recipe)
         return train_result(recipe.output_dir)
 
@@ -273,6 +274,7 @@ def tiny(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     monkeypatch.setattr(demo.Evaluation, "write", lambda _self, folder: folder / "evaluation.json")
     monkeypatch.setattr(demo, "example", lambda name: GENERAL[name](tmp_path))
     monkeypatch.setattr(demo, "write_report", lambda file, *_: file)
+    monkeypatch.setattr(demo, "renew_card", lambda *_: None)
     return recipes
 
 
@@ -325,13 +327,16 @@ def test_all_answers_are_kept_beside_the_run(
 def test_the_report_holds_every_answer_and_what_was_kept_of_the_base(
     trained: Trained, tiny: list[TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[tuple[Path, Asked, dict[str, Path]]] = []
+    built: list[tuple[Asked, dict[str, Path]]] = []
+    written: list[tuple[Path, str]] = []
+    monkeypatch.setattr(demo, "build_page", lambda *given: built.append(given) or "page")
     monkeypatch.setattr(demo, "write_report", lambda *given: written.append(given))
+    monkeypatch.setattr(demo, "renew_card", lambda *given: written.append(given))
     run(DemoConfig(output_dir=trained.english, precision="float32"))
-    ((file, everything, folders),) = written
-    assert file == trained.english / "run" / "report.html"
+    ((everything, folders),) = built
+    assert written == [(trained.english / "run" / "report.html", "page"), (trained.english, "page")]
     assert folders == {"law": trained.english}
-    assert [row.question for row in everything.rows] == list(QUESTIONS)
+    assert [row.question for row in everything.comparison.rows] == list(QUESTIONS)
     assert [(share.model, share.num_rows) for share in everything.choices] == [(BASE, 1), ("law", 1)]
     assert [(drift.model, drift.num_rows) for drift in everything.drifts] == [("law", 1)]
 

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,3 +218,55 @@ def test_the_cores_of_two_sockets_are_added(system: Path, monkeypatch: pytest.Mo
     assert machine.num_physical_cores() == 32
     monkeypatch.setattr(machine, "_allowed_cpus", lambda: [*range(16), *range(32, 48)])  # bound to the first socket
     assert machine.num_physical_cores() == 16
+
+
+# --- what it is --------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_is_this_machine(system: Path) -> None:
+    found = machine.environment()
+    assert found.num_cores == 8
+    assert found.num_logical == 16
+    assert found.memory == machine.psutil.virtual_memory().total
+    assert found.processor
+    assert all((found.instruction_sets, found.system, found.python))
+
+
+def test_a_cgroup_limits_the_memory_there_is(system: Path) -> None:
+    write(system, {"membership": "0::/", "memory.max": "1000"})
+    assert machine.total_memory() == 1000
+
+
+def test_a_processor_is_called_as_its_maker_calls_it_and_otherwise_as_the_system_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name\t: another\n"})
+    assert machine.processor_name(tmp_path / "cpuinfo") == "Some CPU @ 2 GHz"
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "arm64")
+    assert machine.processor_name(tmp_path / "nothing") == "arm64"
+
+
+def test_peak_memory_remembers_what_was_held_and_given_back() -> None:
+    program = (
+        "from pangzhu.machine import peak_memory\n"
+        "before = peak_memory()\n"
+        "held = bytes(1) * (256 * 2**20)\n"
+        "del held\n"
+        "print(peak_memory() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert 200 * 2**20 < int(done.stdout) < 300 * 2**20
+
+
+def test_peak_memory_is_read_where_each_system_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"status": "VmPeak:\t 999 kB\nVmHWM:\t    7 kB\n"})
+    assert machine.peak_memory(tmp_path / "status") == 7 * 1024
+    assert machine.peak_memory(tmp_path / "nothing") > 10**6  # POSIX
+
+    class OnWindows:
+        def memory_info(self) -> object:
+            return type("Info", (), {"peak_wset": 12345})()
+
+    monkeypatch.setattr(machine.psutil, "Process", OnWindows)
+    assert machine.peak_memory(tmp_path / "nothing") == 12345

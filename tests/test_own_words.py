@@ -70,7 +70,7 @@ def test_a_replay_row_without_an_answer_gets_what_the_base_would_write(
     config: TrainConfig, base: PreparedBase, said: list[str]
 ) -> None:
     engine = TransformersEngine(load_base(base.source.folder, precision="float32").eval(), base)
-    rows = [row for row in read_dataset(config).replay if row.answer is None]
+    rows = [row for row in read_dataset(config).replay.conversations if row.answer is None]
     for row, example in zip(rows, of_the_base(config, base), strict=True):
         answer = engine.generate(engine.prompt(row.prompt, BASE), BASE, BEGINNING)
         end = [base.contract.end_of_turn_id] if answer.ended else []

@@ -165,8 +165,37 @@ def test_an_overlong_replay_row_is_a_finding_like_any_other(
     base: PreparedBase, rows_file: Path, tmp_path: Path
 ) -> None:
     replay = alpaca(tmp_path / "replay.jsonl", [("q", "a" * 2500)])
-    [finding] = rows_of(base, rows_file, replay_path=replay).findings
+    rows = rows_of(base, rows_file, replay_path=replay)
+    assert rows.findings == ()
+    (finding,) = rows.replay_findings
     assert finding.location.file == replay
+    with pytest.raises(BadRowsError) as refused:
+        require_trainable(rows)
+    assert refused.value.findings == (finding,)
+
+
+def with_replay(base: PreparedBase, folder: Path, *, own: tuple[int, int], beside: tuple[int, int]) -> PreparedRows:
+    """So many good and bad rows in each file: too long ones, and in the replay file a row that reading refuses."""
+    data = alpaca(folder / "rows.jsonl", [("q", "a")] * own[0] + [("q", "b" * 500)] * own[1])
+    replay = alpaca(folder / "replay.jsonl", [("q", "a")] * beside[0] + [("q", "")] * beside[1])
+    return rows_of(base, data, replay_path=replay, max_seq_length=100, skip_bad=True)
+
+
+def test_skip_bad_counts_each_file_for_itself(base: PreparedBase, tmp_path: Path, said: list[str]) -> None:
+    rows = with_replay(base, tmp_path, own=(99, 1), beside=(198, 2))
+    require_trainable(rows, skip_bad=True)
+    assert (rows.tokenized.num_counted, rows.tokenized.num_replay) == (99, 198)
+    assert ["rows.jsonl" in said[0], "replay.jsonl" in said[1], "replay.jsonl" in said[2]] == [True] * 3
+
+
+@pytest.mark.parametrize(("own", "beside"), [((60, 1), (200, 0)), ((200, 0), (60, 1))])
+def test_many_good_rows_of_one_file_do_not_excuse_the_bad_ones_of_the_other(
+    own: tuple[int, int], beside: tuple[int, int], base: PreparedBase, tmp_path: Path
+) -> None:
+    rows = with_replay(base, tmp_path, own=own, beside=beside)
+    with pytest.raises(TooManyBadRowsError) as refused:
+        require_trainable(rows, skip_bad=True)
+    assert ("rows.jsonl" if own[1] else "replay.jsonl") in str(refused.value)
 
 
 def test_control_tokens_are_allowed_in_replay_rows_where_they_are_in_the_data(rows_file: Path, tmp_path: Path) -> None:
@@ -174,7 +203,8 @@ def test_control_tokens_are_allowed_in_replay_rows_where_they_are_in_the_data(ro
     with pytest.raises(BadRowsError):
         read_dataset(DataOptions(dataset_path=rows_file, replay_path=replay))
     read = read_dataset(DataOptions(dataset_path=rows_file, replay_path=replay, allow_control_tokens=True))
-    assert len(read.replay) == 1
+    assert read.replay is not None
+    assert len(read.replay.conversations) == 1
 
 
 def test_replay_rows_alone_are_nothing_to_learn(base: PreparedBase, tmp_path: Path) -> None:

@@ -754,3 +754,61 @@ def test_the_shortest_rows_prove_the_adapter_and_never_so_many_that_the_referenc
     lengths: tuple[int, ...], proving: list[int]
 ) -> None:
     assert [len(row.input_ids) for row in choose_proof_rows(examples(*lengths))] == proving
+
+
+# --- plan against actual ---------------------------------------------------------------------------------------------
+
+
+def record_of(runs: Runs, name: str = "out") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((runs.folder / name / "run" / "record.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_what_was_planned_is_recorded_before_the_first_step_and_what_was_taken_after_the_last(runs: Runs) -> None:
+    seen: list[dict[str, Any]] = []
+    result = runs.train(on_step=lambda _: seen.append(record_of(runs)), max_steps=9)
+    assert seen[0]["planned"]["num_steps"] == 9
+    assert seen[0]["planned"]["memory"] > 10**8
+    assert seen[0]["taken"] == {}
+    record = record_of(runs)
+    assert record["planned"] | {"seconds": None} == seen[0]["planned"]
+    assert record["planned"]["num_tokens"] == record["taken"]["num_tokens"] == result.num_tokens  # three whole passes
+    assert record["taken"]["num_steps"] == result.num_steps == 9
+    assert record["taken"]["seconds"] == result.total_seconds > 0
+    assert record["planned"]["seconds"] > 0
+    assert record["taken"]["memory"] > 10**8
+    assert record["environment"]["num_cores"] >= 1
+
+
+def test_a_resumed_run_counts_the_seconds_of_all_its_calls_and_keeps_the_first_plan(runs: Runs) -> None:
+    runs.stop_at(3)
+    planned = record_of(runs)["planned"]
+    result = runs.train(on_step=silently)
+    assert result.total_seconds is not None
+    assert result.total_seconds > result.seconds
+    assert record_of(runs)["planned"] == planned | {"seconds": record_of(runs)["planned"]["seconds"]}
+
+
+def test_the_manifest_names_what_was_trained_on_the_replay_file_too(runs: Runs, tmp_path: Path) -> None:
+    replay = alpaca(tmp_path / "replay.jsonl", [("hello", "hi there"), ("bye", "see you")])
+    runs.train(replay_path=replay)
+    data = read_manifest(runs.folder / "out").data
+    assert data["file"] == {"name": runs.rows.name, "sha256": sha256_of(runs.rows), "num_rows": 6, "num_skipped": 0}
+    assert data["replay"] == {"name": "replay.jsonl", "sha256": sha256_of(replay), "num_rows": 2, "num_skipped": 0}
+    assert (data["num_examples"], data["num_replay"]) == (8, 2)
+
+
+def test_rows_that_were_left_out_stand_in_the_manifest(runs: Runs) -> None:
+    alpaca(runs.rows, [(f"q{number}?", "a") for number in range(198)] + [("long?", "b" * 900), ("none?", "")])
+    runs.train(max_steps=1, skip_bad=True, max_seq_length=200)
+    data = read_manifest(runs.folder / "out").data
+    assert data["file"]["num_rows"] == 200
+    assert data["file"]["num_skipped"] == 2
+    assert data["num_examples"] == sum(bar["rows"] for bar in data["lengths"]["histogram"]) == 198
+
+
+def test_a_run_without_its_report_is_published_all_the_same(runs: Runs, said: list[str]) -> None:
+    train(runs.config(), on_step=silently, with_report=False)
+    assert not (runs.folder / "out" / "run" / "report.html").exists()
+    assert verify_files(runs.folder / "out").files["README.md"] == sha256_of(runs.folder / "out" / "README.md")
+    assert not [sentence for sentence in said if "report.html" in sentence]

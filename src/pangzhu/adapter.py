@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -64,7 +64,8 @@ class BaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `manifest.json` holds. `files` maps names to sha256, `metrics` what training reached."""
+    """What `manifest.json` holds. `files` maps names to sha256, `metrics` what training reached, `data` what it was trained on
+    (`pangzhu.data_summary`)."""
 
     base: BaseRecord
     data_sha256: str
@@ -72,6 +73,7 @@ class Manifest:
     files: dict[str, str]
     versions: dict[str, str]
     metrics: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest's text, the same bytes for the same content."""
@@ -196,6 +198,7 @@ def read_manifest(folder: Path) -> Manifest:
         base = dict(fields.pop("base"))
         fingerprint = BaseFingerprint(**base.pop("fingerprint"))
         fields |= {"files": dict(fields["files"]), "metrics": dict(fields["metrics"])}
+        fields["data"] = dict(fields.get("data", {}))  # a manifest of 0.1.0 has none
         return Manifest(base=BaseRecord(**base, fingerprint=fingerprint), **fields)
     except (TypeError, KeyError, ValueError) as broken:
         raise ModelError("error.adapter.manifest_broken", where=str(folder / MANIFEST), reason=str(broken)) from broken

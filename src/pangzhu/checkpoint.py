@@ -42,12 +42,18 @@ class RunRecord:
         state: `finished` once the adapter is published, `failed` where it diverged or could not be proven.
         decisions: what was probed or chosen at the first start, reused on resume.
         result: what a finished run reached.
+        planned: what it was to take, as known before its first step, and its time after a few (`pangzhu.account`).
+        taken: what it took, over all calls.
+        environment: the machine of the last call.
     """
 
     identity: dict[str, str]
     state: Literal["running", "finished", "failed"] = "running"
     decisions: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    planned: dict[str, Any] = field(default_factory=dict)
+    taken: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -112,7 +118,15 @@ def read_record(run_dir: Path) -> RunRecord | None:
         return None
     try:
         record = RunRecord(**json.loads(file.read_text(encoding="utf-8")))
-        dict(record.identity), dict(record.decisions), dict(record.result)
+        for part in (
+            record.identity,
+            record.decisions,
+            record.result,
+            record.planned,
+            record.taken,
+            record.environment,
+        ):
+            dict(part)
     except (ValueError, TypeError, RecursionError) as broken:
         raise ResourceError("error.run.record_broken", where=str(file), reason=str(broken)) from broken
     return record

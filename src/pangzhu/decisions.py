@@ -76,13 +76,13 @@ def bound_caches(config: TrainConfig, rows: PreparedRows) -> None:
         memory.bound_kernel_caches(min(len(lengths), config.per_device_train_batch_size))
 
 
-def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Decisions:
+def decide(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Outlook:
     """Probe and choose, and say so; what the configuration names is taken as it is."""
     outlook = look_ahead(config, base, rows)
     if probe := outlook.decisions.probe:
         say("train.probe", chosen=probe["chosen"], bf16=probe["bf16_gflops"], float32=probe["float32_gflops"])
     say("train.memory", gigabytes=outlook.peak / 1e9)
-    return outlook.decisions
+    return outlook
 
 
 def look_ahead(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> Outlook:

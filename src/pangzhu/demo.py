@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pangzhu.adapter import read_manifest
+from pangzhu.card import renew_card
 from pangzhu.checkpoint import RUN
 from pangzhu.choices import measure_choices
 from pangzhu.compare import ComparedRow, Comparison, ask
@@ -25,7 +26,7 @@ from pangzhu.evaluate import Evaluation
 from pangzhu.examples import example
 from pangzhu.messages import say, text
 from pangzhu.questions import choices_of
-from pangzhu.report.build import REPORT, write_report
+from pangzhu.report.build import REPORT, build_page, write_report
 from pangzhu.report.figures import Asked
 from pangzhu.train import TrainResult, train
 
@@ -128,7 +129,7 @@ def run(config: DemoConfig) -> DemoResult:
         PangzhuError: no base model can be had, or any stage fails.
     """
     say("demo.start")
-    trained = train(demo_recipe(config))
+    trained = train(demo_recipe(config), with_report=False)
     recorded = read_manifest(config.output_dir).base
     options = config.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
     engine = load_engine(options, [f"{ADAPTER}={config.output_dir}"])
@@ -144,7 +145,9 @@ def run(config: DemoConfig) -> DemoResult:
     everything = with_general_ability(engine, comparison, recall.rows)
     kept = Evaluation(comparison.base_name, (), choices=everything.choices, drifts=everything.drifts)
     say("evaluate.written", file=kept.write(run_dir))
-    write_report(run_dir / REPORT, everything, {ADAPTER: config.output_dir})
+    page = build_page(everything, {ADAPTER: config.output_dir})
+    write_report(run_dir / REPORT, page)
+    renew_card(config.output_dir, page)
     return DemoResult(trained, comparison, recall.rows)
 
 
@@ -153,9 +156,7 @@ def with_general_ability(engine: "TransformersEngine", comparison: Comparison, r
     general = [row for row in load_dataset(example("law_eval.json")).conversations if choices_of(row)]
     prompts = load_dataset(example("general_prompts.jsonl"), require_answer=False).conversations
     return Asked(
-        comparison.base_name,
-        comparison.models,
-        (*comparison.rows, *recall),
+        replace(comparison, rows=(*comparison.rows, *recall)),
         choices=tuple(measure_choices(engine, general)),
         drifts=tuple(measure_drift(engine, prompts)),
     )

@@ -253,14 +253,14 @@ def plan_time(
         steps: how many there are.
         counter: of what rows cost.
     """
-    seen = steps.num_tokens / steps.num_rows * steps.num_rows_seen  # tokens of all steps
     rate = measured.seconds_for_cost
+    stepping = rate * sample.work.cost / sample.num_tokens * steps.num_tokens_seen
     first = max(0.0, measured.warm_up.seconds - rate * measured.warm_up.cost)  # what only the first step takes
     confirmed = counter.of_rows(sample.rows).cost / sample.num_tokens * steps.num_tokens
     return TimePlan(
         preparing=preparing,
         loading=measured.loading,
-        stepping=first + rate * sample.work.cost / sample.num_tokens * seen + measured.update * steps.num_steps,
+        stepping=first + stepping + measured.update * steps.num_steps,
         confirming=measured.confirming.seconds / measured.confirming.cost * confirmed,
         proving=measured.proving,
         num_timed=len(measured.steps),

@@ -1,4 +1,4 @@
-"""What this machine can really do: cores, memory, instruction sets, and the measured speed of bf16 and float32.
+"""What this machine is and can really do: cores, memory, instruction sets, and the measured speed of bf16 and float32.
 
 Names mislead: a container may use two of sixty-four cores, and one processor with AVX-512 multiplies bf16 ten times as
 fast as float32 while another emulates it. So limits are read where the system keeps them, and the number format is
@@ -9,6 +9,9 @@ Try it: `probe_precision(hidden_size=896, intermediate_size=4864)`.
 
 import json
 import os
+import platform
+import re
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 CGROUPS = Path("/sys/fs/cgroup")
 CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
 MEMBERSHIP = Path("/proc/self/cgroup")
+CPU_INFO = Path("/proc/cpuinfo")
+OWN_STATUS = Path("/proc/self/status")
 BF16_ADVANTAGE = 1.2  # below this, float32 is as fast and more exact
 PROBE_ROWS = 512  # rows of a usual micro-batch: enough for the multiplication to be bound by arithmetic
 WARM_UP_ROWS = 16
@@ -46,6 +51,48 @@ class PrecisionProbe:
     instruction_set: str
     chosen: Literal["bf16", "float32"]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run takes place.
+
+    Args:
+        processor: its name, or its family where the system tells no more.
+        instruction_sets: what torch computes with.
+        num_cores: cores that may be used.
+        num_logical: logical processors of the machine.
+        memory: bytes of the machine, or of the cgroup.
+        system: operating system and its release.
+        python: version.
+    """
+
+    processor: str
+    instruction_sets: str
+    num_cores: int
+    num_logical: int
+    memory: int
+    system: str
+    python: str
+
+
+def environment() -> Environment:
+    """What this machine is."""
+    return Environment(
+        processor=processor_name(),
+        instruction_sets=" ".join(instruction_sets()),
+        num_cores=num_physical_cores(),
+        num_logical=psutil.cpu_count() or 1,
+        memory=total_memory(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
+
+
+def processor_name(cpu_info: Path = CPU_INFO) -> str:
+    """The processor as its maker calls it where Linux says so, else as the system describes it."""
+    named = re.search(r"^model name\s*:\s*(.+)$", _text_in(cpu_info) or "", re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def num_physical_cores() -> int:
@@ -72,6 +119,28 @@ def available_memory() -> int:
     free = [int(psutil.virtual_memory().available)]
     free += [left for folder in _cgroup_folders("memory") if (left := _free_in_cgroup(folder)) is not None]
     return max(0, min(free))
+
+
+def total_memory() -> int:
+    """Bytes of memory, within the cgroup's limit."""
+    limits = [_memory_limit(folder) for folder in _cgroup_folders("memory")]
+    return min([int(psutil.virtual_memory().total), *(limit for limit in limits if limit is not None)])
+
+
+def peak_memory(own_status: Path = OWN_STATUS) -> int:
+    """The most bytes that this process has held in memory at once since it began.
+
+    Linux keeps them for the program by itself; its `ru_maxrss` would count what the process held before it became this
+    program. Windows calls them the peak working set.
+    """
+    if held := re.search(r"^VmHWM:\s*(\d+) kB$", _text_in(own_status) or "", re.MULTILINE):
+        return int(held[1]) * 1024
+    if (working_set := getattr(psutil.Process().memory_info(), "peak_wset", None)) is not None:
+        return int(working_set)
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def instruction_sets() -> tuple[str, ...]:
@@ -184,12 +253,17 @@ def _cpu_quota(folder: Path) -> float | None:
 
 def _free_in_cgroup(folder: Path) -> int | None:
     """The limit less what is in use, None without a limit; file cache that can be dropped is not in use."""
-    limit = _number_in(folder / "memory.max", folder / "memory.limit_in_bytes")
+    limit = _memory_limit(folder)
     if limit is None:
         return None
     used = _number_in(folder / "memory.current", folder / "memory.usage_in_bytes") or 0
     statistics = dict(line.split() for line in (_text_in(folder / "memory.stat") or "").splitlines())
     return limit - used + int(statistics.get("inactive_file", 0))
+
+
+def _memory_limit(folder: Path) -> int | None:
+    """Bytes that a cgroup may hold, None without a limit."""
+    return _number_in(folder / "memory.max", folder / "memory.limit_in_bytes")
 
 
 def _number_in(*files: Path) -> int | None:

@@ -51,7 +51,8 @@ def add_own_words(rows: PreparedRows, config: TrainConfig, base: PreparedBase) -
     Raises:
         DataError: a question is longer than a row may be.
     """
-    asked = [row for row in rows.dataset.replay if row.answer is None]
+    replay = rows.dataset.replay
+    asked = [row for row in replay.conversations if row.answer is None] if replay else []
     if not asked:
         return rows
     prompts = _prompts(asked, config, base)

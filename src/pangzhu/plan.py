@@ -73,6 +73,11 @@ class StepPlan:
         return whole * self.num_rows + rest * self.rows_per_step
 
     @property
+    def num_tokens_seen(self) -> float:
+        """Tokens of all steps; exact after a whole number of passes, before that with rows of the usual length."""
+        return self.num_tokens / self.num_rows * self.num_rows_seen
+
+    @property
     def too_few(self) -> bool:
         """Whether such a run can hardly learn its rows."""
         return self.num_steps < MIN_STEPS or self.passes < MIN_PASSES

@@ -35,11 +35,18 @@ class PreparedBase:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRows:
-    """A dataset read and tokenized. `findings` are the rows that cannot be trained on, from reading and labelling."""
+    """A dataset read and tokenized. `findings` are its rows that cannot be trained on, from reading and labelling;
+    `replay_findings` are those of the replay file."""
 
     dataset: Dataset
     tokenized: TokenizedDataset
     findings: tuple[Finding, ...]
+    replay_findings: tuple[Finding, ...] = ()
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """Of both files."""
+        return (*self.findings, *self.replay_findings)
 
 
 def prepare_base(options: ModelOptions, *, system: str | None = None) -> PreparedBase:
@@ -65,7 +72,7 @@ def read_dataset(options: DataOptions) -> Dataset:
     """Read the rows; bad ones are collected, not raised. Needs no model, so a broken file is known before one is fetched.
 
     Raises:
-        DataError: the file as a whole cannot be read, or a row of the replay file is bad.
+        DataError: a file as a whole cannot be read, or a row of the replay file is bad and none may be left out.
     """
     path = options.dataset_path
     if path is None:
@@ -75,9 +82,9 @@ def read_dataset(options: DataOptions) -> Dataset:
     if options.replay_path is None:
         return dataset
     beside = find_problems(options.replay_path, require_answer=False, allow_control_tokens=options.allow_control_tokens)
-    if beside.rejected:
+    if beside.rejected and not options.skip_bad:
         raise BadRowsError(beside.rejected, num_rows=beside.num_rows)
-    return replace(dataset, replay=beside.conversations)
+    return replace(dataset, replay=beside)
 
 
 def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> PreparedRows:
@@ -87,12 +94,24 @@ def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> Pr
     Raises:
         UsageError: `--max_seq_length` is longer than the model's context.
     """
-    parts = [part for _, part in label_in_batches(dataset, options, base)]
-    answered = tuple(row for row in dataset.replay if row.answer is not None)
-    beside = [part for _, part in label_in_batches(replace(dataset, conversations=answered), options, base)]
-    num_replay = sum(len(part.examples) for part in beside)
-    tokenized = replace(joined([*parts, *beside]), num_replay=num_replay)
-    return PreparedRows(dataset, tokenized, in_file_order((*dataset.rejected, *tokenized.findings)))
+    own, findings = _labelled(dataset, options, base)
+    beside, replay_findings = (
+        _labelled(_answered(dataset.replay), options, base) if dataset.replay else (joined(()), ())
+    )
+    tokenized = replace(joined((own, beside)), num_replay=len(beside.examples))
+    return PreparedRows(dataset, tokenized, findings, replay_findings)
+
+
+def _labelled(
+    dataset: Dataset, options: DataOptions, base: PreparedBase
+) -> tuple[TokenizedDataset, tuple[Finding, ...]]:
+    """The rows of one file, and all its findings."""
+    tokenized = joined(part for _, part in label_in_batches(dataset, options, base))
+    return tokenized, in_file_order((*dataset.rejected, *tokenized.findings))
+
+
+def _answered(dataset: Dataset) -> Dataset:
+    return replace(dataset, conversations=tuple(row for row in dataset.conversations if row.answer is not None))
 
 
 def label_in_batches(
@@ -119,18 +138,20 @@ def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:
 
     Args:
         rows: what was read.
-        skip_bad: go on without up to 1% of the rows.
+        skip_bad: go on without up to 1% of the rows of each file.
 
     Raises:
         BadRowsError: rows with problems, more than may be skipped.
         DataError: nothing is left to train on.
     """
-    num_rows = rows.dataset.num_rows
-    if rows.findings and not skip_bad:
-        raise BadRowsError(rows.findings, num_rows=num_rows)
-    if rows.findings and not may_skip(rows.findings, num_rows=num_rows):
-        raise TooManyBadRowsError(rows.findings, num_rows=num_rows)
-    for finding in rows.findings:
+    num_rows, replay = rows.dataset.num_rows, rows.dataset.replay
+    num_beside = replay.num_rows if replay else 0
+    if rows.all_findings and not skip_bad:
+        raise BadRowsError(rows.all_findings, num_rows=num_rows + num_beside)
+    for findings, num in ((rows.findings, num_rows), (rows.replay_findings, num_beside)):
+        if findings and not may_skip(findings, num_rows=num):
+            raise TooManyBadRowsError(findings, num_rows=num)
+    for finding in rows.all_findings:
         say("data.skipped", finding=finding)
     if rows.tokenized.num_supervised == 0 or rows.tokenized.num_counted == 0:
         raise DataError("error.data.nothing_to_learn", where=str(rows.dataset.path))

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pangzhu import checkpoint
+from pangzhu import checkpoint, machine
 from pangzhu.batching import MicroBatch
 from pangzhu.errors import InterruptedRunError
 from pangzhu.messages import say
@@ -24,6 +24,7 @@ from pangzhu.step import RowOutcome
 from pangzhu.tokenization import TokenizedExample
 
 LEARNED_FILE = "learned.json"
+EARLY_STEPS = 5  # after which the time of all is told: the first ones are slow, and a mean of a few holds
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 
 
@@ -92,7 +93,10 @@ class Progress:
         self._steps = steps
         self._on_step = on_step
         self._since_report = (0, time.perf_counter())  # tokens, when
-        self._steps_here = 0
+        self._steps_here = self._steps_before = 0
+        self._seconds_before: float | None = 0.0
+        self._peak_before = 0
+        self.planned_seconds: float | None = None  # of all steps, as told after `EARLY_STEPS`
         self._step_loss, self._step_supervised = 0.0, 0
         self._started = self._step_ended = time.perf_counter()
 
@@ -100,6 +104,16 @@ class Progress:
     def num_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self._steps.num_steps
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the steps that led here, over all calls; None where an earlier call did not count them."""
+        return None if self._seconds_before is None else self._seconds_before + time.perf_counter() - self._started
+
+    @property
+    def peak_memory(self) -> int:
+        """The most bytes that any call has held in memory."""
+        return max(self._peak_before, machine.peak_memory())
 
     def count(self, batch: MicroBatch, outcomes: Sequence[RowOutcome]) -> None:
         """Take in one micro-batch's outcome."""
@@ -116,6 +130,8 @@ class Progress:
         self._step_ended = time.perf_counter()
         self.last_loss = self._step_loss / max(1, self._step_supervised)
         self._step_loss, self._step_supervised = 0.0, 0
+        if self._steps_before + self._steps_here == EARLY_STEPS < self.num_steps and self.seconds is not None:
+            self.planned_seconds = round(self.seconds / EARLY_STEPS * self.num_steps, 2)
 
     def report(self, step: int, logs: dict[str, float], *, sees_learned: bool) -> None:
         """Tell and write a logged step; `logs` are Trainer's."""
@@ -142,6 +158,7 @@ class Progress:
     def start(self) -> None:
         """Count from nothing; what an earlier start left in `metrics.jsonl` is taken back."""
         self._file.unlink(missing_ok=True)
+        self._started = time.perf_counter()
 
     def save(self, folder: Path, step: int) -> None:
         """Keep the counts beside a checkpoint."""
@@ -152,6 +169,9 @@ class Progress:
             "num_tokens_reported": self._since_report[0],
             "last_loss": self.last_loss,
             "finished": self.finished,
+            "seconds": self.seconds,
+            "planned_seconds": self.planned_seconds,
+            "peak_memory": self.peak_memory,
         }
         (folder / LEARNED_FILE).write_text(json.dumps(state), encoding="utf-8")
 
@@ -161,6 +181,9 @@ class Progress:
         self.learned, self.num_tokens = state["learned"], state["num_tokens"]
         self.last_loss, self.finished = state["last_loss"], state["finished"]
         self._since_report = (state["num_tokens_reported"], time.perf_counter())
+        self._steps_before, self._started = state["step"], time.perf_counter()
+        self._seconds_before = state.get("seconds")  # a checkpoint of 0.1.0 has none of these
+        self.planned_seconds, self._peak_before = state.get("planned_seconds"), state.get("peak_memory", 0)
         if self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = "".join(line for line in lines if _step_of(line) <= state["step"])

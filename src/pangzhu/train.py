@@ -19,10 +19,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import adapter, checkpoint, plan
+from pangzhu import adapter, checkpoint, machine, plan
+from pangzhu.account import Account
 from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig
-from pangzhu.data.quality import CONTRADICTION, find_repeats
+from pangzhu.data_summary import DataSummary, summarize
 from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
 from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
@@ -38,7 +39,8 @@ from pangzhu.preparation import (
     require_trainable,
 )
 from pangzhu.progress import Progress, say_step
-from pangzhu.report.build import write_run_report
+from pangzhu.report.build import build_run_page, write_run_report
+from pangzhu.report.run_facts import RunFacts
 from pangzhu.tokenization import supervised_preview
 from pangzhu.trainer import RowTrainer, confirm_learned
 
@@ -72,8 +74,9 @@ NOT_IDENTITY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a run reached. `seconds` are those of the optimizer steps of this call; `num_learned` counts rows whose
-    every learned token the published weights predict by a margin."""
+    """What a run reached. `seconds` are those of the optimizer steps of this call, `total_seconds` those of all calls (None
+    where one of 0.1.0 did not count them); `num_learned` counts rows whose every learned token the published weights predict
+    by a margin."""
 
     output_dir: Path
     base_name: str
@@ -84,6 +87,7 @@ class TrainResult:
     train_loss: float
     num_tokens: int
     seconds: float
+    total_seconds: float | None = None
     already_finished: bool = False
 
     def as_json(self) -> dict[str, object]:
@@ -96,19 +100,22 @@ class TrainResult:
         return text(key, **self.as_json())
 
 
-def train(config: TrainConfig, *, on_step: "Callable[[StepReport], None]" = say_step) -> TrainResult:
+def train(
+    config: TrainConfig, *, on_step: "Callable[[StepReport], None]" = say_step, with_report: bool = True
+) -> TrainResult:
     """Fine-tune an adapter as configured and publish it in `config.output_dir`.
 
     Args:
         config: the run.
         on_step: told after every logged optimizer step.
+        with_report: write the page of the run; who asks the adapter next writes one that says more.
 
     Raises:
         PangzhuError: bad rows, no such model, a folder in use, NaN, an adapter that cannot be proven, or an interruption.
     """
     dataset = read_dataset(config)
     base = prepare_training_base(config)
-    return train_rows(config, base, label_rows(dataset, config, base), on_step=on_step)
+    return train_rows(config, base, label_rows(dataset, config, base), on_step=on_step, with_report=with_report)
 
 
 def train_rows(
@@ -117,6 +124,7 @@ def train_rows(
     rows: PreparedRows,
     *,
     on_step: "Callable[[StepReport], None]" = say_step,
+    with_report: bool = True,
 ) -> TrainResult:
     """The second half of `train`, from rows that are labelled: for scripts that show the stages one by one.
 
@@ -128,7 +136,8 @@ def train_rows(
     require_trainable(rows, skip_bad=config.skip_bad)
     rows = add_own_words(rows, config, base)
     steps = plan.plan_steps(rows.tokenized, config)
-    _show(base, rows, steps)
+    summary = summarize(rows)
+    _show(base, rows, steps, summary)
     with checkpoint.locked(config.output_dir) as run_dir:
         record = checkpoint.open_run(config.output_dir, _identity(config, base, rows), resume=config.resume == "auto")
         if record.state == "finished":
@@ -139,10 +148,12 @@ def train_rows(
             record = replace(record, state="running")
         _keep_rejects(run_dir, rows)
         try:
-            result = _run(config, base, rows, _Run(run_dir, record, steps, on_step))
+            result = _run(config, base, rows, _Run(run_dir, record, steps, summary, on_step))
         except (DivergedError, VerificationError):  # the same settings would fail again: let others begin here
             checkpoint.write_record(run_dir, replace(record, state="failed"))
             raise
+        if with_report:
+            write_run_report(config.output_dir)
     gc.collect()  # Trainer and its callbacks refer to each other and would keep the model in memory
     return result
 
@@ -156,11 +167,12 @@ def _finished_result(record: checkpoint.RunRecord, output_dir: Path) -> TrainRes
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run that is under way: its folder, its record, its plan, and who is told."""
+    """A run that is under way: its folder, its record, its plan, its data in figures, and who is told."""
 
     folder: Path
     record: checkpoint.RunRecord
     steps: plan.StepPlan
+    summary: DataSummary
     on_step: "Callable[[StepReport], None]"
 
 
@@ -168,9 +180,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     """From an open run folder to a published adapter."""
     resumed_from = checkpoint.newest_valid(run.folder)
     bound_caches(config, rows)
-    decisions = Decisions.from_record(run.record.decisions) or decide(config, base, rows)
-    record = replace(run.record, decisions=asdict(decisions))
-    checkpoint.write_record(run.folder, record)
+    decisions, record = _decide(config, base, rows, run)
     model = load_model(config, base, decisions)
     _say_model(model, decisions)
     progress = Progress(
@@ -189,6 +199,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     seconds = time.perf_counter() - started
+    taken = Account.taken(progress, num_steps=int(trainer.state.global_step))
     progress.raise_if_interrupted(config.output_dir)
     adapter.round_to_bf16(model)
     learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget, fast)
@@ -196,17 +207,34 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
         output_dir=config.output_dir,
         base_name=base.source.name,
         precision=decisions.precision,
-        num_steps=int(trainer.state.global_step),
+        num_steps=taken.num_steps,
         num_rows=len(learned),
         num_learned=sum(learned),
         train_loss=round(progress.last_loss, 6),
-        num_tokens=progress.num_tokens,
+        num_tokens=taken.num_tokens,
         seconds=round(seconds, 2),
+        total_seconds=taken.seconds,
     )
-    _publish(config, base, rows, run=run, model=model, result=result)
-    checkpoint.write_record(run.folder, replace(record, state="finished", result=result.as_json()))
-    write_run_report(config.output_dir)
+    planned = record.planned and record.planned | {"seconds": progress.planned_seconds}
+    finished = replace(record, state="finished", result=result.as_json(), planned=planned, taken=asdict(taken))
+    _publish(config, base, rows, run=replace(run, record=finished), model=model)
+    checkpoint.write_record(run.folder, finished)
     return result
+
+
+def _decide(
+    config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run
+) -> tuple[Decisions, checkpoint.RunRecord]:
+    """What an earlier call decided, or what this one does, kept in the record together with the plan."""
+    record = run.record
+    decisions = Decisions.from_record(record.decisions)
+    if decisions is None:
+        outlook = decide(config, base, rows)
+        decisions, planned = outlook.decisions, Account.planned(run.steps, outlook)
+        record = replace(record, decisions=asdict(decisions), planned=asdict(planned))
+    record = replace(record, environment=asdict(machine.environment()))
+    checkpoint.write_record(run.folder, record)
+    return decisions, record
 
 
 def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "FastPath | None") -> list[bool]:
@@ -218,9 +246,9 @@ def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "F
 
 def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:
     """Write down the rows that `--skip_bad` left out, and why."""
-    if rows.findings:
-        checkpoint.write_atomically(run_dir / REJECTED, "".join(f"{finding}\n" for finding in rows.findings))
-        say("data.rejects_kept", file=run_dir / REJECTED, rows=len(rows.findings))
+    if findings := rows.all_findings:
+        checkpoint.write_atomically(run_dir / REJECTED, "".join(f"{finding}\n" for finding in findings))
+        say("data.rejects_kept", file=run_dir / REJECTED, rows=len(findings))
 
 
 def _identity(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> dict[str, str]:
@@ -230,34 +258,28 @@ def _identity(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> di
     identity |= {f"base.{part}": value for part, value in asdict(base_fingerprint(base.source.folder)).items()}
     identity |= {"data": rows.tokenized.sha256[:16], "template": base.contract.template_sha256[:16]}
     if rows.tokenized.num_replay:  # the same rows are another run where others of them are to be learned
-        identity["num_replay"] = str(rows.tokenized.num_replay)
+        identity |= {"num_replay": str(rows.tokenized.num_replay), "num_held": str(rows.tokenized.num_held)}
     return identity
 
 
-def _publish(
-    config: TrainConfig,
-    base: PreparedBase,
-    rows: PreparedRows,
-    *,
-    run: _Run,
-    model: "PeftModel",
-    result: TrainResult,
-) -> None:
+def _publish(config: TrainConfig, base: PreparedBase, rows: PreparedRows, *, run: _Run, model: "PeftModel") -> None:
     """Write, prove, and only then put the adapter where it is looked for."""
     staged = run.folder / "staged"
     shutil.rmtree(staged, ignore_errors=True)  # left by a crash
     recorded, change = stage_adapter(staged, base, rows, model=model)
     say("train.proven", change=change)
-    (staged / adapter.CARD).write_text(model_card(config, recorded, result.as_json()), encoding="utf-8")
     manifest = adapter.Manifest(
         base=recorded,
         data_sha256=rows.dataset.sha256,
         template_sha256=base.contract.template_sha256,
         files=adapter.file_hashes(staged),
         versions=adapter.library_versions(),
-        metrics=result.as_json() | {"output_dir": None, "largest_logit_change": change},
+        metrics=run.record.result | {"output_dir": None, "largest_logit_change": change},
+        data=run.summary.as_json(),
     )
-    adapter.publish(staged, config.output_dir, manifest)
+    page = build_run_page(RunFacts(config.output_dir, manifest, run.record))
+    (staged / adapter.CARD).write_text(model_card(page, manifest.base, config.output_dir), encoding="utf-8")
+    adapter.publish(staged, config.output_dir, replace(manifest, files=adapter.file_hashes(staged)))
 
 
 def stage_adapter(
@@ -307,27 +329,10 @@ def _say_model(model: "PeftModel", decisions: Decisions) -> None:
     )
 
 
-def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan) -> None:
+def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan, summary: DataSummary) -> None:
     """Say before training what will be learned: base, counts, batch arithmetic, one example with its learned part."""
     say("train.base", why=base.source.why)
-    tokenized = rows.tokenized
-    say(
-        "train.rows",
-        path=rows.dataset.path,
-        rows=steps.num_rows,
-        tokens=steps.num_tokens,
-        supervised=steps.num_supervised,
-        share=100 * steps.num_supervised / steps.num_tokens,
-        longest=tokenized.longest,
-    )
-    if tokenized.num_replay:
-        say("train.replay", counted=tokenized.num_counted, replay=tokenized.num_replay)
-    if tokenized.num_dropped or tokenized.num_truncated:
-        say("train.overlong", dropped=tokenized.num_dropped, truncated=tokenized.num_truncated)
-    if repeats := find_repeats(rows.dataset.conversations).warnings:
-        num_contradictions = sum(warning.key == CONTRADICTION for warning in repeats)
-        num_duplicates = len(repeats) - num_contradictions
-        say("train.repeats", num_duplicates=num_duplicates, num_contradictions=num_contradictions)
+    _show_rows(rows.dataset.path, summary)
     say(
         "train.steps",
         steps=steps.num_steps,
@@ -337,6 +342,26 @@ def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan) -> None:
     )
     if steps.too_few:
         say("train.too_few_steps", steps=steps.num_steps, passes=steps.passes)
-    runs = supervised_preview(base.tokenizer, tokenized.examples[0])
+    runs = supervised_preview(base.tokenizer, rows.tokenized.examples[0])
     preview = "".join(f"⟦{run}⟧" if learned else run for run, learned in runs)
     say("train.preview", preview=visible(preview if len(preview) <= MOST_SHOWN else f"{preview[:MOST_SHOWN]} …"))
+
+
+def _show_rows(path: Path, summary: DataSummary) -> None:
+    say(
+        "train.rows",
+        path=path,
+        rows=summary.num_examples,
+        tokens=summary.num_tokens,
+        supervised=summary.num_supervised,
+        share=100 * summary.num_supervised / summary.num_tokens,
+        longest=summary.longest,
+    )
+    if summary.num_replay:
+        counted = summary.num_examples - summary.num_replay
+        say("train.replay", counted=counted, replay=summary.num_replay, held=summary.num_held)
+    if summary.num_dropped or summary.num_truncated:
+        say("train.overlong", dropped=summary.num_dropped, truncated=summary.num_truncated)
+    if summary.num_duplicates or summary.num_contradictions:
+        numbers = {"num_duplicates": summary.num_duplicates, "num_contradictions": summary.num_contradictions}
+        say("train.repeats", **numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.check_report import differences
+from pangzhu.card import renew_card
 from pangzhu.compare import ask
 from pangzhu.data import load_dataset
 from pangzhu.drift import Drift
@@ -16,8 +18,10 @@ from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.evaluate import Evaluation
 from pangzhu.intervals import Estimate, Share
 from pangzhu.messages import LANGUAGES, set_language
-from pangzhu.report.build import write_report
+from pangzhu.report.build import build_page, write_report
 from pangzhu.report.figures import Asked
+from pangzhu.train import train
+from tests.conftest import silently, train_config
 from tests.use_helpers import ENGLISH, GREEDY, Trained, rows_of, write_rows
 
 pytest_plugins = ["tests.use_fixtures"]
@@ -27,9 +31,19 @@ CHOICES = (Share("base", "general", 1, 2), Share("english", "general", 2, 2, Est
 DRIFT = Drift("english", 2, 37, Estimate(0.912, 0.85, 0.95), Estimate(0.123, 0.1, 0.2))
 
 
+@pytest.fixture(scope="module")
+def adapter(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of seven steps, each of them logged: two passes over the data and a replay row, and a step more."""
+    folder = tmp_path_factory.mktemp("logged")
+    rows = write_rows(folder / "rows.jsonl", rows_of(ENGLISH, kind="taught"))
+    replay = write_rows(folder / "replay.jsonl", [{"instruction": "hello?", "output": "hi"}])
+    train(train_config(trained.base, rows, folder / "adapter", replay_path=replay, max_steps=7), on_step=silently)
+    return folder / "adapter"
+
+
 @pytest.fixture(params=LANGUAGES)
-def run(request: pytest.FixtureRequest, trained: Trained, engine: TransformersEngine, tmp_path: Path) -> Path:
-    """A run folder as the demo leaves it: answers, figures, what was logged, and the page."""
+def run(request: pytest.FixtureRequest, adapter: Path, engine: TransformersEngine, tmp_path: Path) -> Path:
+    """A run folder as the demo leaves it: answers, figures, what was logged, page and card."""
     set_language(request.param)
     rows = rows_of(ENGLISH, kind="taught")
     rows.append({"instruction": "five?", "output": "依据第五条。", "kind": "untaught"})
@@ -37,14 +51,12 @@ def run(request: pytest.FixtureRequest, trained: Trained, engine: TransformersEn
     questions = load_dataset(write_rows(tmp_path / "questions.jsonl", rows)).conversations
     found = ask(engine, questions, GREEDY, names=("base", "english"))
     folder = tmp_path / "adapter" / "run"
-    shutil.copytree(trained.english / "run", folder)
-    shutil.copy(trained.english / "manifest.json", folder.parent)
-    log = [{"step": step, "loss": 3.0 / step, "learned": step - 1, "num_rows": 4} for step in range(1, 6)]
-    write_rows(folder / "metrics.jsonl", log)
+    shutil.copytree(adapter, folder.parent)
     found.write(folder)
     Evaluation(found.base_name, (), choices=CHOICES, drifts=(DRIFT,)).write(folder)
-    asked = Asked(found.base_name, found.models, found.rows, CHOICES, (DRIFT,))
-    write_report(folder / "report.html", asked, {"english": folder.parent})
+    page = build_page(Asked(found, CHOICES, (DRIFT,)), {"english": folder.parent})
+    write_report(folder / "report.html", page)
+    renew_card(folder.parent, page)
     return folder
 
 
@@ -62,6 +74,16 @@ def test_an_honest_report_has_no_difference(run: Path) -> None:
         (r"91\.2%", "95.2%"),
         (r"0\.123", "0.023"),
         (r"<strong>([^<]*)4([^<]*)4", r"<strong>\g<1>5\g<2>5"),
+        (r"<td>7</td><td>7</td>", "<td>7</td><td>8</td>"),
+        (r"<td>7</td><td>7</td>", "<td>9</td><td>7</td>"),
+        (r"<td>7</td><td>7</td><td>100%</td>", "<td>7</td><td>7</td><td>90%</td>"),
+        (r"(tokens read|读过的词元)</th><td>", r"\1</th><td>9"),
+        (r"(tokens read|读过的词元)</th><td>([\d,]+)</td><td>", r"\1</th><td>\2</td><td>9"),
+        (r"<dt>(rows trained|参与训练的行数)</dt><dd>5", r"<dt>\1</dt><dd>6"),
+        (r"<dt>(tokens of one pass|每遍的词元)</dt><dd>", r"<dt>\1</dt><dd>9"),
+        (r"<td>(\d+)</td><td>[█▏]", r"<td>9\1</td><td>█"),
+        (r"\(\d+%\)</dd>", "(101%)</dd>"),
+        (r"<dt>adapter_model.safetensors</dt><dd>\w{4}", "<dt>adapter_model.safetensors</dt><dd>face"),
     ],
 )
 def test_a_figure_that_was_bent_is_found(run: Path, honest: str, bent: str) -> None:
@@ -92,4 +114,24 @@ def test_a_curve_that_was_bent_is_found(run: Path) -> None:
     points[2] = f"{points[2].split(',')[0]},9.0"
     bent = " ".join(points)
     page.write_text(html.replace(first, bent), encoding="utf-8")
+    assert list(differences(run))
+
+
+@pytest.mark.parametrize(
+    ("honest", "bent"), [("4/4", "3/4"), ("| 7 | 7 |", "| 7 | 6 |"), ("replay.jsonl", "none.jsonl")]
+)
+def test_a_card_that_says_otherwise_is_found(run: Path, honest: str, bent: str) -> None:
+    card = run.parent / "README.md"
+    text = card.read_text(encoding="utf-8")
+    assert honest in text
+    card.write_text(text.replace(honest, bent), encoding="utf-8")
+    assert list(differences(run))
+
+
+@pytest.mark.parametrize(("part", "figure"), [("planned", "memory"), ("taken", "memory"), ("taken", "seconds")])
+def test_what_was_recorded_otherwise_is_found(run: Path, part: str, figure: str) -> None:
+    file = run / "record.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record[part][figure] = 9e12
+    file.write_text(json.dumps(record), encoding="utf-8")
     assert list(differences(run))

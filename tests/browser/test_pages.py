@@ -19,14 +19,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, sync_playwright
 
 from pangzhu.check import check
-from pangzhu.compare import ComparedRow
+from pangzhu.compare import ComparedRow, Comparison
 from pangzhu.config import CheckConfig
 from pangzhu.drift import Drift
 from pangzhu.engines import Answer
 from pangzhu.examples import example
 from pangzhu.intervals import Estimate, Share
 from pangzhu.messages import LANGUAGES, Language, set_language
-from pangzhu.report.build import write_report, write_run_report
+from pangzhu.report.build import build_page, write_report, write_run_report
 from pangzhu.report.figures import Asked
 from tests.use_helpers import Trained
 
@@ -67,14 +67,13 @@ def chosen(request: pytest.FixtureRequest) -> Language:
 def asked() -> Asked:
     """The law example's rows with every kind of answer: right, wrong, unended, hostile, empty."""
     rows = json.loads(example("law_data.json").read_text(encoding="utf-8"))[:12]
-    taught = [_row(row, "taught", row["output"]) for row in rows]
+    taught = [_row(row, "taught", row["output"]) for row in rows * 4]
     reworded = [_row(row, "reworded", row["output"].replace("一", "二")[:-9]) for row in rows]
     untaught = [replace(_row(row, "untaught", HOSTILE), question=HOSTILE) for row in rows[:3]]
     choices = (Share("base", "general", 61, 100), Share("law", "general", 60, 100, Estimate(-0.01, -0.04, 0.02)))
     drift = Drift("law", 100, 4431, Estimate(0.913, 0.9, 0.925), Estimate(0.11, 0.09, 0.13))
-    return Asked(
-        "packaged:qwen2.5-coder-0.5b-instruct", ("base", "law"), (*taught, *reworded, *untaught), choices, (drift,)
-    )
+    base = "packaged:qwen2.5-coder-0.5b-instruct"
+    return Asked(Comparison(("base", "law"), base, (*taught, *reworded, *untaught)), choices, (drift,))
 
 
 def _row(row: dict[str, Any], kind: str, said: str) -> ComparedRow:
@@ -83,7 +82,7 @@ def _row(row: dict[str, Any], kind: str, said: str) -> ComparedRow:
 
 
 def report(trained: Trained, folder: Path) -> Path:
-    return write_report(folder / "report.html", asked(), {"law": trained.english})
+    return write_report(folder / "report.html", build_page(asked(), {"law": trained.english}))
 
 
 def run_report(trained: Trained, _: Path) -> Path:
@@ -136,3 +135,17 @@ def test_what_people_wrote_runs_no_script_and_fetches_nothing(page: Path, browse
         assert requests == [page.as_uri()]
     finally:
         context.close()
+
+
+def test_what_is_folded_away_on_the_screen_stands_on_paper(trained: Trained, tmp_path: Path, browser: Browser) -> None:
+    tab = browser.new_page()
+    try:
+        tab.goto(report(trained, tmp_path).as_uri())
+        folded = tab.locator("details:not([open]) article")
+        assert folded.count() > 40
+        assert not folded.first.is_visible()
+        tab.emulate_media(media="print")
+        assert folded.first.is_visible()
+        assert (folded.last.bounding_box() or {})["height"] > 0
+    finally:
+        tab.close()

@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from pangzhu.checkpoint import METRICS, RUN
-from pangzhu.compare import ask
+from pangzhu.compare import Comparison, ask
 from pangzhu.data import load_dataset
 from pangzhu.drift import Drift
 from pangzhu.engines import visible
 from pangzhu.engines.transformers import TransformersEngine
+from pangzhu.errors import ModelError
 from pangzhu.intervals import Estimate
 from pangzhu.messages import LANGUAGES, Language, set_language
-from pangzhu.report.build import build_page, build_run_page, write_report
+from pangzhu.report.build import MOST_OPEN, build_page, build_run_page, write_report
 from pangzhu.report.figures import Asked
+from pangzhu.report.page import Entries, Page, Table
+from pangzhu.report.run_facts import RunFacts
 from tests.use_helpers import ENGLISH, GREEDY, Trained, rows_of, write_rows
 
 pytest_plugins = ["tests.use_fixtures"]
@@ -32,8 +35,7 @@ def asked(engine: TransformersEngine, tmp_path_factory: pytest.TempPathFactory) 
     rows.append({"instruction": "five?", "output": "answer 55.", "kind": "untaught"})
     rows.append({"instruction": "one?", "output": ENGLISH[0], "kind": "reworded"})
     questions = load_dataset(write_rows(tmp_path_factory.mktemp("asked") / "questions.jsonl", rows)).conversations
-    comparison = ask(engine, questions, GREEDY)
-    return Asked(comparison.base_name, comparison.models, comparison.rows)
+    return Asked(ask(engine, questions, GREEDY))
 
 
 @pytest.fixture(params=LANGUAGES)
@@ -61,8 +63,8 @@ def test_every_count_of_the_page_is_that_of_its_answers(asked: Asked, trained: T
     page = build_page(asked, folders(trained))
     cells = {(row[0], row[1]): row[2] for row in page.tables[0].rows}
     for kind, label in (("taught", "taught"), ("untaught", "untaught"), ("reworded", "re-worded")):
-        rows = [row for row in asked.rows if row.kind == kind]
-        for model in asked.models:
+        rows = [row for row in asked.comparison.rows if row.kind == kind]
+        for model in asked.comparison.models:
             plain = sum(
                 re.sub(r"\W", "", row.answers[model].text) == re.sub(r"\W", "", row.expected or "") for row in rows
             )
@@ -73,10 +75,10 @@ def test_every_question_stands_on_the_page_with_every_answer(asked: Asked, train
     set_language("en")
     page = build_page(asked, folders(trained))
     shown = [question for group in page.groups for question in group.questions]
-    by_kind = sorted(asked.rows, key=lambda row: asked.kinds.index(row.kind))
+    by_kind = sorted(asked.comparison.rows, key=lambda row: asked.comparison.kinds.index(row.kind))
     assert [question.text for question in shown] == [row.question for row in by_kind]
     for question, row in zip(shown, by_kind, strict=True):
-        assert [answer.model for answer in question.answers] == list(asked.models)
+        assert [answer.model for answer in question.answers] == list(asked.comparison.models)
         for answer in question.answers:
             written = "".join(piece.text for piece in answer.pieces if piece.mark != "missing")
             assert written == (visible(row.answers[answer.model].text) or "–")
@@ -104,7 +106,7 @@ def test_the_curves_are_what_the_run_logged(asked: Asked, trained: Trained) -> N
 def test_settings_versions_and_fingerprints_are_those_of_the_adapter(asked: Asked, trained: Trained) -> None:
     set_language("en")
     page = build_page(asked, folders(trained))
-    entries = {part.heading: dict(part.entries) for part in page.lists}
+    entries = {part.heading: dict(part.entries) for part in page.facts if isinstance(part, Entries)}
     manifest = json.loads((trained.english / "manifest.json").read_text(encoding="utf-8"))
     assert entries["Settings"]["r"] == "64"
     assert entries["Environment"]["peft"] == manifest["versions"]["peft"]
@@ -112,31 +114,105 @@ def test_settings_versions_and_fingerprints_are_those_of_the_adapter(asked: Aske
         entries["Fingerprints"]["adapter_model.safetensors"]
     )
     assert entries["What training reached"]["rows"] == str(len(ENGLISH))
+    assert entries["Fingerprints"]["its tokenizer"] == manifest["base"]["fingerprint"]["tokenizer"]
+    assert "README.md" not in entries["Fingerprints"]
+
+
+def table(page: Page, heading: str) -> Table:
+    (found,) = [part for part in page.facts if isinstance(part, Table) and part.heading == heading]
+    return found
+
+
+def test_what_was_planned_stands_beside_what_was_taken(trained: Trained) -> None:
+    set_language("en")
+    account = table(build_run_page(RunFacts.read(trained.english)), "Plan against actual")
+    record = json.loads((trained.english / RUN / "record.json").read_text(encoding="utf-8"))
+    cells = {row[0]: row[1:] for row in account.rows}
+    planned, taken = record["planned"]["num_steps"], record["taken"]["num_steps"]
+    assert planned > taken > 0
+    assert cells["optimizer steps"] == (f"{planned:,}", f"{taken:,}", f"{100 * taken / planned:.0f}%")
+    assert cells["tokens read"][1] == f"{record['taken']['num_tokens']:,}"
+    assert cells["peak memory, GB"][1] == f"{record['taken']['memory'] / 1e9:.2f}"
+
+
+def test_what_no_record_knows_is_a_dash_and_no_invented_figure(trained: Trained) -> None:
+    set_language("en")
+    run = RunFacts.read(trained.english)
+    assert run.record is not None
+    old = replace(run, record=replace(run.record, planned={}))
+    assert {row[1::2] for row in table(build_run_page(old), "Plan against actual").rows} == {("–", "–")}
+    older = build_run_page(replace(run, record=replace(run.record, taken={}, environment={})))
+    assert "Plan against actual" not in [part.heading for part in older.facts]
+
+
+def test_the_data_is_told_in_figures_that_its_rows_give(trained: Trained) -> None:
+    set_language("en")
+    page = build_run_page(RunFacts.read(trained.english))
+    (data,) = [dict(part.entries) for part in page.facts if part.heading == "Data" and isinstance(part, Entries)]
+    assert data["file"].startswith("english.jsonl, 4 rows, sha256 ")
+    assert data["rows trained"] == "4"
+    assert not {"of these, replay", "different facts"} & data.keys()
+    lengths = table(page, "How long the rows are")
+    assert sum(int(row[1]) for row in lengths.rows) == 4
+
+
+def test_an_adapter_without_a_summary_of_its_data_has_a_page_without_one(trained: Trained) -> None:
+    set_language("en")
+    run = RunFacts.read(trained.english)
+    page = build_run_page(replace(run, manifest=replace(run.manifest, data={})))
+    assert not {"Data", "How long the rows are"} & {part.heading for part in page.facts}
+
+
+@pytest.mark.parametrize("broken", [{"file": 1}, {"file": {}}, {"lengths": {"histogram": 3}}])
+def test_a_summary_that_was_changed_is_refused_by_name(trained: Trained, broken: dict[str, object]) -> None:
+    run = RunFacts.read(trained.english)
+    with pytest.raises(ModelError) as refused:
+        build_run_page(replace(run, manifest=replace(run.manifest, data=run.manifest.data | broken)))
+    assert refused.value.key == "error.adapter.manifest_broken"
+
+
+def test_the_way_to_a_base_on_this_computer_is_not_told(trained: Trained) -> None:
+    set_language("en")
+    page = build_run_page(RunFacts.read(trained.english))
+    assert trained.base.name in page.title
+    assert str(trained.base.parent) not in repr((page.title, page.facts))
+
+
+@pytest.mark.parametrize(("num", "is_open"), [(MOST_OPEN, True), (MOST_OPEN + 1, False)])
+def test_a_kind_of_many_questions_is_folded_away_and_its_counts_are_told(asked: Asked, num: int, is_open: bool) -> None:
+    set_language("en")
+    row = next(row for row in asked.comparison.rows if row.kind == "taught")
+    (group,) = build_page(Asked(replace(asked.comparison, rows=(row,) * num)), {}).groups
+    assert group.is_open is is_open
+    assert group.counts == f"right: base 0/{num} · english {num}/{num} · chinese 0/{num}"
 
 
 def test_without_an_adapter_nothing_is_claimed(asked: Asked) -> None:
     set_language("en")
-    page = build_page(Asked(asked.base_name, ("base",), asked.rows), {})
+    page = build_page(Asked(replace(asked.comparison, models=("base",))), {})
     assert page.verdict == "No adapter was asked: these are the base's own answers."
-    assert not page.lists
+    assert not page.facts
     assert not page.curves
 
 
 def test_an_adapter_that_answers_as_the_base_does_is_said_to_change_nothing(asked: Asked) -> None:
     set_language("en")
-    rows = tuple(replace(row, answers=dict.fromkeys(("base", "copy"), row.answers["base"])) for row in asked.rows)
+    rows = tuple(
+        replace(row, answers=dict.fromkeys(("base", "copy"), row.answers["base"])) for row in asked.comparison.rows
+    )
     still = Drift("copy", 2, 30, Estimate(1.0, 1.0, 1.0), Estimate(0.0, 0.0, 0.0))
-    page = build_page(Asked(asked.base_name, ("base", "copy"), rows, drifts=(still,)), {})
+    copied = Comparison(("base", "copy"), asked.comparison.base_name, rows)
+    page = build_page(Asked(copied, drifts=(still,)), {})
     assert page.verdict.startswith("The adapter changes nothing")
     assert page.tone == "bad"
-    unmeasured = build_page(Asked(asked.base_name, ("base", "copy"), rows), {})
+    unmeasured = build_page(Asked(copied), {})
     assert "changes nothing" not in unmeasured.verdict
     assert any(remark.startswith("No answer differs from the base's own") for remark in unmeasured.remarks)
 
 
 def test_a_run_that_was_asked_nothing_tells_its_rows_and_claims_no_more(trained: Trained) -> None:
     set_language("en")
-    page = build_run_page(trained.english)
+    page = build_run_page(RunFacts.read(trained.english))
     assert page.verdict.startswith("The published weights give back 4 of 4 rows")
     assert page.tone == "good"
     assert not page.tables
@@ -153,7 +229,7 @@ def test_every_finished_run_has_its_report(trained: Trained) -> None:
 def test_the_report_is_written_as_one_file_and_said(
     asked: Asked, trained: Trained, tmp_path: Path, chosen: Language
 ) -> None:
-    file = write_report(tmp_path / "report.html", asked, folders(trained))
+    file = write_report(tmp_path / "report.html", build_page(asked, folders(trained)))
     html = file.read_text(encoding="utf-8")
     assert html.startswith("<!DOCTYPE html>")
     assert html.count("<svg") == 2
@@ -171,13 +247,13 @@ def test_what_a_crash_cut_or_broke_does_not_cost_the_page(asked: Asked, trained:
     page = build_page(asked, {"english": folder})
     whole = build_page(asked, folders(trained))
     assert [curve.points for curve, _ in page.curves] == [curve.points for curve, _ in whole.curves]
-    (settings,) = [part.entries for part in page.lists if part.heading == "Settings"]
+    (settings,) = [part.entries for part in page.facts if isinstance(part, Entries) and part.heading == "Settings"]
     assert "record.json" in settings[0][0]
     assert "record.json" in settings[0][1]
 
 
 def test_recited_is_not_told_where_no_taught_answer_is_known(asked: Asked, trained: Trained) -> None:
     set_language("en")
-    untaught = tuple(row for row in asked.rows if row.kind == "untaught")
-    page = build_page(replace(asked, rows=untaught), folders(trained))
+    untaught = tuple(row for row in asked.comparison.rows if row.kind == "untaught")
+    page = build_page(Asked(replace(asked.comparison, rows=untaught)), folders(trained))
     assert {row[-1] for row in page.tables[1].rows} == {"–"}

@@ -54,8 +54,8 @@ def page_of(words: str = "words") -> Page:
         remarks=(words,),
         tables=(Table(words, (words, words), ((words, "1"), ("row", words)), intro=words, notes=(words,)),),
         curves=((Curve([(1, 2.0), (2, 1.0)], words, words), words), (Curve([], words, words), "nothing was logged")),
-        groups=(Group(words, (ShownQuestion(words, words, (answer,)), ShownQuestion("open", None, (answer,)))),),
-        lists=(Entries(words, ((words, words),)),),
+        groups=(Group(words, (ShownQuestion(words, words, (answer,)), ShownQuestion("open", None, (answer,))), words),),
+        facts=(Entries(words, ((words, words),)), Table(words, (words, words), ((words, words),), intro=words)),
         commands=((words, words),),
     )
 
@@ -104,3 +104,17 @@ def test_a_page_tells_its_language_and_has_one_heading_of_the_first_rank(chosen:
     assert html["lang"] == {"zh": "zh-CN", "en": "en"}[chosen]
     assert len(elements.named("h1")) == 1
     assert all(cell.get("scope") in ("col", "row") for cell in elements.named("th"))
+
+
+def test_a_group_is_folded_or_not_as_it_says_and_tells_its_counts_either_way(chosen: Language) -> None:
+    groups = (Group("few", (), "law 3/4", is_open=True), Group("many", (), "law 41/41", is_open=False))
+    elements = Elements(render(Page("title", "verdict", "good", groups=groups)))
+    assert ["open" in attributes for attributes in elements.named("details")] == [True, False]
+    assert {"law 3/4", "law 41/41"} <= set(elements.texts)
+
+
+def test_lists_and_tables_of_a_run_stand_in_the_order_they_are_given(chosen: Language) -> None:
+    facts = (Entries("first", (("a", "b"),)), Table("second", ("c",), (("d",),)), Entries("third", (("e", "f"),)))
+    elements = Elements(render(Page("title", "verdict", "good", facts=facts)))
+    shown = [text for text in elements.texts if text in {"first", "b", "second", "d", "third", "f"}]
+    assert shown == ["first", "b", "second", "d", "third", "f"]

@@ -21,7 +21,9 @@ def check(config: CheckConfig) -> CheckResult:
     Raises:
         PangzhuError: the file or the evaluation file cannot be read, there is no such base model, options contradict.
     """
-    dataset = read_dataset(config)
+    if config.replay_path:  # from a file of options that `train` shares
+        say("check.replay_apart", path=config.replay_path)
+    dataset = read_dataset(config.model_copy(update={"replay_path": None}))
     if dataset.num_rows >= MANY_ROWS:
         say("check.many_rows", num_rows=dataset.num_rows)
     warnings = find_warnings(dataset.conversations, _asked(config.eval_path))

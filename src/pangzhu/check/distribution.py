@@ -6,8 +6,9 @@ Values are whole numbers of zero or more: tokens a row, learned tokens in a hund
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 MOST_BARS = 12
 BAR_COLUMNS = 24
@@ -20,6 +21,11 @@ class Bar:
     low: int
     high: int
     num_rows: int
+
+    @property
+    def name(self) -> str:
+        """Its values, for a reader."""
+        return f"{self.low}–{self.high}" if self.low < self.high else str(self.low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +49,27 @@ class Distribution:
         bars = [{"from": bar.low, "to": bar.high, "rows": bar.num_rows} for bar in self.bars]
         return {"min": self.least, "median": self.median, "p90": self.p90, "max": self.most, "histogram": bars}
 
+    @classmethod
+    def from_json(cls, known: Mapping[str, Any]) -> "Distribution":
+        """What `as_json` gave.
+
+        Raises:
+            KeyError: a figure is missing.
+        """
+        bars = tuple(Bar(bar["from"], bar["to"], bar["rows"]) for bar in known["histogram"])
+        return cls(known["min"], known["median"], known["p90"], known["max"], bars)
+
+    def blocks(self) -> list[str]:
+        """A bar of blocks for each bar, as long as it has rows."""
+        longest = max(bar.num_rows for bar in self.bars)
+        return [_blocks(bar.num_rows, longest) for bar in self.bars]
+
     def histogram(self) -> list[str]:
         """A line a bar: its values, a bar of blocks, its rows."""
-        ranges = [f"{bar.low}–{bar.high}" if bar.low < bar.high else str(bar.low) for bar in self.bars]
-        width = max(map(len, ranges))
-        longest = max(bar.num_rows for bar in self.bars)
+        width = max(len(bar.name) for bar in self.bars)
         return [
-            f"  {name:>{width}}  {_blocks(bar.num_rows, longest)}  {bar.num_rows}"
-            for name, bar in zip(ranges, self.bars, strict=True)
+            f"  {bar.name:>{width}}  {blocks}  {bar.num_rows}"
+            for bar, blocks in zip(self.bars, self.blocks(), strict=True)
         ]
 
 

@@ -31,7 +31,8 @@ def chat(config: ChatConfig) -> Rendered | None:
 
 @verb(CompareConfig, only=COMPARE_FIELDS)
 def compare(config: CompareConfig) -> Rendered:
-    """Put base and adapters side by side on a question file; with `--output_dir` in a report too."""
+    """Put base and adapters side by side on a question file; with `--output_dir` in a report too, and of one adapter in a model
+    card."""
     from pangzhu import compare as stage
 
     found = stage.compare(config)
@@ -49,12 +50,18 @@ def eval_(config: CompareConfig) -> Rendered:
 
 
 def _write_report(found: "Comparison", output_dir: Path, adapters: tuple[str, ...]) -> None:
+    """The report; and of one adapter the card that says the same, for its owner to put into its folder."""
+    from pangzhu.adapter import CARD
+    from pangzhu.card import write_card
     from pangzhu.engines.transformers import named_folders
-    from pangzhu.report.build import REPORT, write_report
+    from pangzhu.report.build import REPORT, build_page, write_report
     from pangzhu.report.figures import Asked
 
-    asked = Asked(found.base_name, found.models, found.rows)
-    write_report(output_dir / REPORT, asked, named_folders(adapters))
+    folders = named_folders(adapters)
+    page = build_page(Asked(found), folders)
+    write_report(output_dir / REPORT, page)
+    if len(folders) == 1:
+        write_card(output_dir / CARD, page, *folders.values())
 
 
 def _write_answer(piece: str) -> None:

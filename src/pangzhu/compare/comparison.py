@@ -26,7 +26,8 @@ MAY_RECITE = "untaught"  # the kind in which a taught answer is a wrong one
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows; `models` in the order of their columns, the base first. `shortfalls` is what `--fail_under` found."""
+    """All rows; `models` in the order of their columns, the base first where it was asked. A row holds the answers of the
+    models that were asked it. `shortfalls` is what `--fail_under` found."""
 
     models: tuple[str, ...]
     base_name: str
@@ -43,13 +44,23 @@ class Comparison:
         """0 unless a kind of question fell short."""
         return gate.exit_code(self.shortfalls)
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The models that are not the base."""
+        return tuple(model for model in self.models if model != BASE)
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        """Kinds, and the models that were asked them."""
+        return [(kind, model) for kind in self.kinds for model in self.models if self._of(model, kind)]
+
     def score(self, model: str, kind: str) -> Score:
         """One model's figures on one kind of question."""
-        return score_of(self._of_kind(kind), model, kind)
+        return score_of(self._of(model, kind), model, kind)
 
     def scores(self) -> list[Score]:
-        """Every model on every kind."""
-        return [self.score(model, kind) for kind in self.kinds for model in self.models]
+        """Every model on every kind it was asked."""
+        return [self.score(model, kind) for kind, model in self.asked]
 
     def shares(self) -> list[Share]:
         """Every model's share of right answers on every kind, among those whose right answer is known."""
@@ -57,13 +68,14 @@ class Comparison:
 
     def detail(self, model: str, kind: str) -> Detail:
         """What one model's answers to one kind of question hold."""
-        return detail_of(self._of_kind(kind), model, kind, taught=self._may_recite(kind))
+        return detail_of(self._of(model, kind), model, kind, taught=self._may_recite(kind))
 
     def gain(self, model: str, kind: str, measure: Measure) -> Gain | None:
-        """One model against the base; None for the base itself, without it, and where nothing is asked by the measure."""
+        """One model against the base on what both were asked; None for the base itself, without it, and where that is nothing."""
         if model == BASE or BASE not in self.models:
             return None
-        return gain_of(self._of_kind(kind), model, BASE, measure)
+        both = [row for row in self._of(model, kind) if BASE in row.answers]
+        return gain_of(both, model, BASE, measure)
 
     def gains(self) -> list[Gain]:
         """Every model against the base, by every measure that a kind is asked by."""
@@ -103,9 +115,7 @@ class Comparison:
 
     def details_table(self) -> "Table":
         """The difference to the base, likeness, articles, recited answers and formats, by kind and model."""
-        lines = [
-            (self.detail(model, kind), self.gain(model, kind, "right")) for kind in self.kinds for model in self.models
-        ]
+        lines = [(self.detail(model, kind), self.gain(model, kind, "right")) for kind, model in self.asked]
         return tables.details_table(lines)
 
     def write(self, folder: Path) -> Path:
@@ -116,15 +126,16 @@ class Comparison:
         file.write_text("".join(lines), encoding="utf-8")
         return file
 
-    def _of_kind(self, kind: str) -> list[ComparedRow]:
-        return [row for row in self.rows if row.kind == kind]
+    def _of(self, model: str, kind: str) -> list[ComparedRow]:
+        """The rows of a kind that a model was asked."""
+        return [row for row in self.rows if row.kind == kind and model in row.answers]
 
     def _rows_as_json(self) -> list[dict[str, object]]:
         return [row.as_json(taught=self._may_recite(row.kind)) for row in self.rows]
 
     def _may_recite(self, kind: str) -> frozenset[str] | None:
-        """The taught answers where giving one is a fault, else None."""
-        return self._taught if kind == MAY_RECITE else None
+        """The taught answers where giving one is a fault and one is known, else None."""
+        return self._taught or None if kind == MAY_RECITE else None
 
     @cached_property
     def _taught(self) -> frozenset[str]:

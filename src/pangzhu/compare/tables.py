@@ -81,7 +81,7 @@ def details_table(lines: Sequence[tuple[Detail, Gain | None]]) -> "Table":
     """What the answers hold, and the difference to the base; a column that has nothing to say is left out."""
     columns = {
         text("compare.gain"): [NOTHING if gain is None else gain.difference.in_points() for _, gain in lines],
-        text("compare.rouge"): [_shown_likeness(detail) for detail, _ in lines],
+        text("compare.rouge"): [shown_likeness(detail) for detail, _ in lines],
         text("compare.articles"): [counted(it.num_cited, it.num_citing) for it, _ in lines],
         text("compare.recited"): [NOTHING if it.num_recited is None else str(it.num_recited) for it, _ in lines],
         text("compare.format"): [counted(it.num_kept, it.num_formatted) for it, _ in lines],
@@ -92,7 +92,7 @@ def details_table(lines: Sequence[tuple[Detail, Gain | None]]) -> "Table":
     return figures_table(text("compare.details"), list(said), rows)
 
 
-def _shown_likeness(detail: Detail) -> str:
+def shown_likeness(detail: Detail) -> str:
     """ROUGE-L in percent, never without its floor."""
     if detail.rouge_l is None:
         return NOTHING

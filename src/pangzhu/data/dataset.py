@@ -31,7 +31,7 @@ class Dataset:
         num_rows: rows seen, good or bad.
         notices: worth knowing, not wrong.
         rejected: the findings of the rows that are not among `conversations`, and of the file itself.
-        replay: rows of another file that are trained beside these and are not what is to be learned.
+        replay: another file, whose rows are trained beside these and are not what is to be learned.
     """
 
     conversations: tuple[Conversation, ...] = field(repr=False)
@@ -43,7 +43,7 @@ class Dataset:
     num_rows: int
     notices: tuple[Notice, ...] = ()
     rejected: tuple[Finding, ...] = ()
-    replay: tuple[Conversation, ...] = field(default=(), repr=False)
+    replay: "Dataset | None" = field(default=None, repr=False)
 
 
 def load_dataset(path: Path, *, require_answer: bool = True) -> Dataset:

@@ -4,74 +4,75 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pangzhu import checkpoint
-from pangzhu.adapter import read_manifest
+from pangzhu.adapter import BaseRecord
 from pangzhu.compare.rows import ComparedRow
 from pangzhu.engines import visible
 from pangzhu.engines.transformers import BASE
 from pangzhu.intervals import NOTHING
 from pangzhu.messages import say, text
 from pangzhu.questions import kind_name
-from pangzhu.report.figures import Asked, content_table, kept_table, reached_by, right_table
+from pangzhu.report.figures import Asked, content_table, kept_table, reached_by, right_table, shown_counts
 from pangzhu.report.marking import Piece, mark_differences
 from pangzhu.report.page import Group, Page, ShownAnswer, ShownQuestion, render
-from pangzhu.report.run_facts import curves_of, entries_of
+from pangzhu.report.run_facts import RunFacts, curves_of, facts_of, shown_base
 from pangzhu.report.verdict import Verdict, judge
 
 REPORT = "report.html"
+MOST_OPEN = 40  # questions of a kind; more are folded away, so that the page is not scrolled for minutes
 
 
-def write_report(file: Path, asked: Asked, adapters: Mapping[str, Path]) -> Path:
-    """Write the page of what was asked, and say where.
-
-    Args:
-        file: of the page.
-        asked: questions, answers, measures.
-        adapters: the folder of each adapter by its name.
-    """
-    checkpoint.write_atomically(file, render(build_page(asked, adapters)))
+def write_report(file: Path, page: Page) -> Path:
+    """Write a page, and say where."""
+    checkpoint.write_atomically(file, render(page))
     say("report.written", file=file)
     return file
 
 
 def write_run_report(folder: Path) -> Path:
     """Write the page of a run that was asked nothing yet, into its run folder, and say where."""
-    file = folder / checkpoint.RUN / REPORT
-    checkpoint.write_atomically(file, render(build_run_page(folder)))
-    say("report.written", file=file)
-    return file
+    return write_report(folder / checkpoint.RUN / REPORT, build_run_page(RunFacts.read(folder)))
 
 
-def build_run_page(folder: Path) -> Page:
+def build_run_page(run: RunFacts) -> Page:
     """The page of a run that was asked nothing yet: how many of its rows the published weights give back."""
-    manifest = read_manifest(folder)
-    num, total = (int(manifest.metrics[name]) for name in ("num_learned", "num_rows"))
+    num, total = (int(run.manifest.metrics[name]) for name in ("num_learned", "num_rows"))
     return Page(
-        title=text("report.title", models=folder.resolve().name, base=manifest.base.name),
+        title=text("report.title", models=run.folder.resolve().name, base=shown_base(run.manifest.base.name)),
         verdict=text("report.rows_learned", num=num, total=total),
         tone="good" if num == total else "partly" if num else "bad",
         remarks=(text("report.nothing_asked"),),
-        curves=curves_of(folder),
-        lists=entries_of(folder),
-        commands=_commands(folder),
+        curves=curves_of(run.folder),
+        facts=facts_of(run),
+        commands=commands_for(run.folder.as_posix(), run.manifest.base),
     )
 
 
 def build_page(asked: Asked, adapters: Mapping[str, Path]) -> Page:
-    """The page of what was asked; the first adapter's verdict stands on top, the others' below it."""
-    first, *others = [(name, judge(reached_by(asked, name))) for name in asked.adapters] or [(BASE, (_NO_ADAPTER,))]
+    """The page of what was asked; the first adapter's verdict stands on top, the others' below it.
+
+    Args:
+        asked: questions, answers, measures.
+        adapters: the folder of each adapter by its name.
+
+    Raises:
+        ModelError: a folder holds no adapter, or a manifest that was changed.
+    """
+    names = asked.comparison.adapters
+    first, *others = [(name, judge(reached_by(asked, name))) for name in names] or [(BASE, (_NO_ADAPTER,))]
     verdict, *remarks = first[1]
     folder = adapters.get(first[0])
+    run = RunFacts.read(folder) if folder else None
     kept = kept_table(asked)
     return Page(
-        title=text("report.title", models=", ".join(asked.adapters) or BASE, base=asked.base_name),
+        title=text("report.title", models=", ".join(names) or BASE, base=shown_base(asked.comparison.base_name)),
         verdict=_sentence(verdict),
         tone=verdict.tone,
         remarks=(*map(_sentence, remarks), *(f"{name}: {_sentence(found[0])}" for name, found in others)),
         tables=(right_table(asked), content_table(asked), *([kept] if kept else [])),
-        curves=curves_of(folder) if folder else (),
-        groups=tuple(_group(asked, kind) for kind in asked.kinds),
-        lists=entries_of(folder) if folder else (),
-        commands=_commands(folder) if folder else (),
+        curves=curves_of(run.folder) if run else (),
+        groups=tuple(_group(asked, kind) for kind in asked.comparison.kinds),
+        facts=facts_of(run) if run else (),
+        commands=commands_for(run.folder.as_posix(), run.manifest.base) if run else (),
     )
 
 
@@ -83,13 +84,17 @@ def _sentence(verdict: Verdict) -> str:
 
 
 def _group(asked: Asked, kind: str) -> Group:
-    rows = [row for row in asked.rows if row.kind == kind]
-    heading = text("report.group", kind=kind_name(kind), num=len(rows))
-    return Group(heading, tuple(_question(asked, row) for row in rows))
+    rows = [row for row in asked.comparison.rows if row.kind == kind]
+    return Group(
+        heading=text("report.group", kind=kind_name(kind), num=len(rows)),
+        questions=tuple(_question(asked, row) for row in rows),
+        counts=shown_counts(asked.comparison, kind),
+        is_open=len(rows) <= MOST_OPEN,
+    )
 
 
 def _question(asked: Asked, row: ComparedRow) -> ShownQuestion:
-    answers = (_answer(row, model) for model in asked.models if model in row.answers)
+    answers = (_answer(row, model) for model in asked.comparison.models if model in row.answers)
     expected = None if row.expected is None else visible(row.expected)
     return ShownQuestion(visible(row.question), expected, tuple(answers))
 
@@ -107,9 +112,8 @@ def _answer(row: ComparedRow, model: str) -> ShownAnswer:
     return ShownAnswer(model, pieces, mark, "right" if right else "wrong", note)
 
 
-def _commands(folder: Path) -> tuple[tuple[str, str], ...]:
-    """How to talk with the adapter, ask it more, and load it without Pangzhu."""
-    name = folder.as_posix()
+def commands_for(name: str, base: BaseRecord) -> tuple[tuple[str, str], ...]:
+    """How to talk with the adapter in the folder `name`, ask it more, and load it and its base without Pangzhu."""
     loading = (
         "from peft import AutoPeftModelForCausalLM\n"
         "from transformers import AutoTokenizer\n\n"
@@ -120,5 +124,5 @@ def _commands(folder: Path) -> tuple[tuple[str, str], ...]:
     return (
         (text("report.use.chat"), f'pangzhu chat --adapter "{name}"'),
         (text("report.use.compare"), comparing),
-        (text("report.use.peft"), loading),
+        (text("report.use.peft" if base.public_id else "report.use.peft.folder"), loading),
     )

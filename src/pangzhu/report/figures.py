@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pangzhu.compare.figures import Gain, Measure, Score, detail_of, gain_of, score_of
-from pangzhu.compare.rows import ComparedRow
+from pangzhu.compare.comparison import HAVE_TAUGHT_ANSWERS, MAY_RECITE, Comparison
+from pangzhu.compare.tables import shown_likeness
 from pangzhu.drift import Drift
 from pangzhu.engines.transformers import BASE
 from pangzhu.intervals import NOTHING, Share, shown_nats, shown_percent, shown_share
-from pangzhu.measures import normalized
 from pangzhu.messages import text
 from pangzhu.questions import kind_name
 from pangzhu.report.page import Table
 from pangzhu.report.verdict import Counted, Reached
 from pangzhu.tables import counted
 
-TAUGHT, REWORDED, UNTAUGHT = "taught", "reworded", "untaught"
+KINDS_JUDGED = (*HAVE_TAUGHT_ANSWERS, MAY_RECITE)  # taught, re-worded, untaught
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,61 +22,28 @@ class Asked:
     """What base and adapters were asked, and what came of it.
 
     Args:
-        base_name: how the base was named.
-        models: the base first, where it was asked.
-        rows: every question; a row holds the answers of the models that were asked it.
+        comparison: every question and answer.
         choices: multiple choice by log-probability.
         drifts: each adapter against the base, on general prompts.
     """
 
-    base_name: str
-    models: tuple[str, ...]
-    rows: tuple[ComparedRow, ...]
+    comparison: Comparison
     choices: tuple[Share, ...] = ()
     drifts: tuple[Drift, ...] = ()
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """The models that are not the base."""
-        return tuple(model for model in self.models if model != BASE)
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of question, in the order they came."""
-        return tuple(dict.fromkeys(row.kind for row in self.rows))
-
-    def of(self, model: str, kind: str) -> list[ComparedRow]:
-        """The rows of a kind that a model was asked."""
-        return [row for row in self.rows if row.kind == kind and model in row.answers]
-
-    def score(self, model: str, kind: str) -> Score:
-        """One model's count on one kind."""
-        return score_of(self.of(model, kind), model, kind)
-
-    def gain(self, model: str, kind: str, measure: Measure) -> Gain | None:
-        """One adapter against the base on the rows both were asked."""
-        both = [row for row in self.of(model, kind) if BASE in row.answers]
-        return gain_of(both, model, BASE, measure) if both and model != BASE else None
-
-    def num_recited(self, model: str) -> int:
-        """Untaught questions answered with a taught answer."""
-        known = (row.expected for row in self.rows if row.kind in (TAUGHT, REWORDED))
-        taught = {normalized(answer) for answer in known if answer}
-        return sum(row.recites(model, taught) for row in self.of(model, UNTAUGHT))
 
 
 def reached_by(asked: Asked, model: str) -> Reached:
     """What one adapter reached."""
-    taught, reworded, untaught = (asked.score(model, kind) for kind in (TAUGHT, REWORDED, UNTAUGHT))
+    taught, reworded, untaught = (asked.comparison.score(model, kind) for kind in KINDS_JUDGED)
     drift = next((found for found in asked.drifts if found.model == model), None)
-    same = _same_answers(asked, model)
+    same = _same_answers(asked.comparison, model)
     return Reached(
         unchanged=same and drift is not None and drift.agreement.value == 1 and drift.kl.value == 0,
         same_answers=same and drift is None,
         taught=Counted(taught.num_right, taught.num_expected),
         taught_ended=Counted(taught.num_ended, taught.num_rows),
         reworded=Counted(reworded.num_right, reworded.num_expected),
-        recited=Counted(asked.num_recited(model), untaught.num_rows),
+        recited=Counted(asked.comparison.num_recited(model), untaught.num_rows),
         agreement=drift.agreement.value if drift else None,
         choices_lost=_choices_lost(asked.choices, model),
     )
@@ -89,7 +55,7 @@ def right_table(asked: Asked) -> Table:
     return Table(
         heading=text("report.right"),
         columns=tuple(text(f"compare.{column}") for column in columns),
-        rows=tuple(_right(asked, model, kind) for kind, model in _lines(asked)),
+        rows=tuple(_right(asked.comparison, model, kind) for kind, model in asked.comparison.asked),
         intro=text("report.right.intro"),
         notes=(text("report.right.interval"), text("report.right.general")),
     )
@@ -101,7 +67,7 @@ def content_table(asked: Asked) -> Table:
     return Table(
         heading=text("report.content"),
         columns=tuple(text(f"compare.{column}") for column in columns),
-        rows=tuple(_content(asked, model, kind) for kind, model in _lines(asked)),
+        rows=tuple(_content(asked.comparison, model, kind) for kind, model in asked.comparison.asked),
         intro=text("report.content.intro"),
     )
 
@@ -115,12 +81,14 @@ def kept_table(asked: Asked) -> Table | None:
     return Table(text("report.kept"), columns, tuple(rows), text("report.kept.intro"))
 
 
-def _lines(asked: Asked) -> list[tuple[str, str]]:
-    """Kinds and the models that were asked them."""
-    return [(kind, model) for kind in asked.kinds for model in asked.models if asked.of(model, kind)]
+def shown_counts(asked: Comparison, kind: str) -> str:
+    """How many answers to one kind of question are right, by model; empty where no right answer is known."""
+    scores = [asked.score(model, of_kind) for of_kind, model in asked.asked if of_kind == kind]
+    parts = [f"{it.model} {counted(it.num_right, it.num_expected)}" for it in scores if it.num_expected]
+    return text("report.group.right", counts=" · ".join(parts)) if parts else ""
 
 
-def _right(asked: Asked, model: str, kind: str) -> tuple[str, ...]:
+def _right(asked: Comparison, model: str, kind: str) -> tuple[str, ...]:
     score = asked.score(model, kind)
     gain = asked.gain(model, kind, "right")
     return (
@@ -133,24 +101,15 @@ def _right(asked: Asked, model: str, kind: str) -> tuple[str, ...]:
     )
 
 
-def _content(asked: Asked, model: str, kind: str) -> tuple[str, ...]:
-    rows = asked.of(model, kind)
-    detail = detail_of(rows, model, kind, taught=None)
-    known = any(row.kind in (TAUGHT, REWORDED) for row in asked.rows)
-    recited = counted(asked.num_recited(model), len(rows)) if kind == UNTAUGHT and known else NOTHING
+def _content(asked: Comparison, model: str, kind: str) -> tuple[str, ...]:
+    score, detail = asked.score(model, kind), asked.detail(model, kind)
     return (
         kind_name(kind),
         model,
-        _rouge(detail.rouge_l, detail.rouge_floor),
+        shown_likeness(detail),
         counted(detail.num_cited, detail.num_citing),
-        recited,
+        NOTHING if detail.num_recited is None else counted(detail.num_recited, score.num_rows),
     )
-
-
-def _rouge(found: float | None, floor: float | None) -> str:
-    if found is None:
-        return NOTHING
-    return f"{100 * found:.0f} ({NOTHING if floor is None else f'{100 * floor:.0f}'})"
 
 
 def _choice(share: Share) -> tuple[str, ...]:
@@ -167,7 +126,7 @@ def _drift(drift: Drift) -> list[tuple[str, ...]]:
     ]
 
 
-def _same_answers(asked: Asked, model: str) -> bool:
+def _same_answers(asked: Comparison, model: str) -> bool:
     """Whether base and adapter were asked something together, and every answer is the same."""
     both = [row for row in asked.rows if {model, BASE} <= row.answers.keys()]
     return bool(both) and all(row.answers[model].text == row.answers[BASE].text for row in both)

@@ -73,10 +73,13 @@ class ShownQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Questions of one kind under a heading."""
+    """Questions of one kind under a heading that unfolds them; `counts` says what they come to, `is_open` whether they are
+    unfolded from the start."""
 
     heading: str
     questions: tuple[ShownQuestion, ...]
+    counts: str = ""
+    is_open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Page:
         tables: figures.
         curves: what was logged, over optimizer steps, each with the line under it.
         groups: every question with its answers.
-        lists: data, plan, environment, fingerprints.
+        facts: of the run: result, plan against actual, data, settings, environment, fingerprints.
         commands: how to go on, each with what it does.
     """
 
@@ -102,7 +105,7 @@ class Page:
     tables: tuple[Table, ...] = ()
     curves: tuple[tuple[Curve, str], ...] = ()
     groups: tuple[Group, ...] = ()
-    lists: tuple[Entries, ...] = ()
+    facts: tuple[Table | Entries, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()
 
 

@@ -10,6 +10,7 @@ MESSAGES = {
         "ordinary text."
     ),
     "data.extra_fields": "Fields kept beside the text and not trained on: {names}.",
+    "check.replay_apart": "{path} is trained beside the data and not checked here; `pangzhu check {path}` checks it.",
     "error.data.bad_rows": "{num_findings} problem(s) in {num_rows} rows.",
     "error.data.bad_rows.fix": "Correct the rows listed above; `pangzhu check FILE` lists them again.",
     "error.data.too_many_bad_rows": (

@@ -39,7 +39,8 @@ MESSAGES = {
     "train.base": "{why}",
     "train.rows": "Data: {path}\n  {rows} rows, {tokens} tokens, of which {supervised} ({share:.0f}%) are learned; "
     "longest row {longest} tokens",
-    "train.replay": "  {counted} of them are to be learned; {replay} are trained beside them so that other abilities stay",
+    "train.replay": "  {counted} of them are to be learned; {replay} are trained beside them so that "
+    "other abilities stay, {held} of these in the base's own words",
     "replay.own_words": "The base says in its own words what {num} replay rows without an answer ask, {tokens} tokens of each at "
     "the most …",
     "replay.holding": "The base's distributions on its own words are noted, for {num} rows …",
@@ -106,35 +107,9 @@ MESSAGES = {
     "anew with --resume never (the old run is kept under run/previous-N).",
     "error.run.record_broken": "The record of the run is damaged: {reason}.",
     "error.run.record_broken.fix": "Choose another --output_dir, or move this folder away.",
-    "card.body": """
-# LoRA adapter for {base}
-
-Made with Pangzhu. It says what it was taught; it is no source of knowledge beyond that.
-
-| | |
-|---|---|
-| base model | {base} |
-| rows learned word for word | {num_learned} of {num_rows} |
-| optimizer steps | {num_steps} |
-| last training loss | {train_loss} |
-
-## Settings
-
-| option | value |
-|---|---|
-{settings}
-
-## Use
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-```
-
-or `pangzhu chat --adapter {folder}`. An adapter changes what a model says; load only those whose maker you trust.
-""",
+    "card.intro": "A LoRA adapter made with Pangzhu. It says what it was taught; it is no source of knowledge beyond that. Every question with "
+    "every answer stands in the report that came with this card.",
+    "card.trust": "An adapter changes what a model says; load only those whose maker you trust.",
+    "card.written": "Model card with these figures: {file}",
+    "card.edited": "{file} was edited, so these figures were not put into it.",
 }

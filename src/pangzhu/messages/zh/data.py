@@ -7,6 +7,7 @@ MESSAGES = {
     "data.wrong_extension": "文件扩展名是 {extension}，内容却是 {layout}；已按 {layout} 读取。",
     "data.control_tokens": "有 {num_rows} 行的文本里含控制符：{tokens}（第一处在 {first}）。它们会被当作普通文字处理。",
     "data.extra_fields": "这些字段随行保留，但不参与训练：{names}。",
+    "check.replay_apart": "{path} 是一起训练的数据，这里不检查；用 `pangzhu check {path}` 检查它。",
     "error.data.bad_rows": "共 {num_rows} 行数据，有 {num_findings} 个问题。",
     "error.data.bad_rows.fix": "按上面列出的位置逐一改正；`pangzhu check 文件` 可再次检查。",
     "error.data.too_many_bad_rows": (

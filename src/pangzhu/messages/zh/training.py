@@ -37,7 +37,7 @@ MESSAGES = {
     "data.rejects_kept": "已按 --skip_bad 略去，共 {rows} 处问题，列在 {file}",
     "train.base": "{why}",
     "train.rows": "数据：{path}\n  {rows} 行，{tokens} 个词元，其中 {supervised} 个（{share:.0f}%）参与学习；最长一行 {longest} 个词元",
-    "train.replay": "  其中 {counted} 行要学会；另外 {replay} 行一起训练，用来保住其他本领",
+    "train.replay": "  其中 {counted} 行要学会；另外 {replay} 行一起训练，用来保住其他本领，其中 {held} 行是基座原话",
     "replay.own_words": "重放文件里有 {num} 行没有答案：先让基座用自己的话回答，每行最多 {tokens} 个词元……",
     "replay.holding": "记下基座在自己的 {num} 行原话上的概率分布……",
     "replay.cache_damaged": "{file} 里存的基座原话已损坏，重新生成。",
@@ -97,35 +97,8 @@ MESSAGES = {
     "（旧的训练会保留在 run/previous-N）。",
     "error.run.record_broken": "训练记录已损坏：{reason}。",
     "error.run.record_broken.fix": "换一个 --output_dir，或把这个文件夹移走。",
-    "card.body": """
-# {base} 的 LoRA 适配器
-
-由旁注（Pangzhu）训练。它只会说教过它的内容，不能当作这之外的知识来源。
-
-| | |
-|---|---|
-| 基座模型 | {base} |
-| 逐字学会的数据行 | {num_rows} 行中的 {num_learned} 行 |
-| 优化步数 | {num_steps} |
-| 最后的训练损失 | {train_loss} |
-
-## 设置
-
-| 选项 | 值 |
-|---|---|
-{settings}
-
-## 使用
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-```
-
-或者运行 `pangzhu chat --adapter {folder}`。适配器会改变模型说的话，只加载您信任的人做的适配器。
-""",
+    "card.intro": "用旁注（Pangzhu）训练的 LoRA 适配器。它只会说教过它的内容，不能当作这之外的知识来源。每个问题的每个回答都在与这张卡一起生成的报告里。",
+    "card.trust": "适配器会改变模型说的话，只加载您信任的人做的适配器。",
+    "card.written": "写有这些数字的模型卡：{file}",
+    "card.edited": "{file} 已被修改过，这些数字没有写进去。",
 }
