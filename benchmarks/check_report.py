@@ -86,9 +86,7 @@ def differences(run: Path) -> Iterator[str]:
         without_floor = [*cells[:2], cells[2].split(" ")[0], *cells[3:]]
         yield from _compare(without_floor, _content_cells(rows, *_key(cells)), columns=(2, 3, 4))
     yield from _check_kept(kept, run / "evaluation.json")
-    logged = _lines(run / "metrics.jsonl")
-    for name, curve in zip(("loss", "learned"), page.curves, strict=False):
-        yield from _check_curve(name, curve, [float(line[name]) for line in logged])
+    yield from _check_curves(page.curves, _lines(run / "metrics.jsonl"))
     taught = [row for row in rows if row["kind"] == "taught"]
     for number in (sum(_is_right(row, _adapter(rows)) for row in taught), len(taught)):
         if str(number) not in re.findall(r"\d+", page.verdict):
@@ -186,6 +184,22 @@ def _check_kept(tables: list[list[list[str]]], file: Path) -> Iterator[str]:
     for drift in kept["drift"]:
         wanted += [f"{100 * drift['agreement']['value']:.1f}%", f"{drift['kl']['value']:.3f}", str(drift["num_tokens"])]
     yield from (f"what was kept of the base lacks {figure}" for figure in wanted if figure not in shown)
+
+
+def _check_curves(curves: list[list[tuple[float, float]]], lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Losses of training steps and of validation rows share their axes; then the learned rows."""
+    values = {
+        name: [float(line[name]) for line in lines if line.get(name) is not None]
+        for name in ("loss", "eval_loss", "learned")
+    }
+    shown = dict(zip((name for name, found in values.items() if found), curves, strict=False))
+    if missing := [name for name, found in values.items() if found and name not in shown]:
+        yield f"what was logged is not drawn: {', '.join(missing)}"
+        return
+    for name, curve in shown.items():
+        yield from _check_curve(name, curve, values[name])
+    if "eval_loss" in shown:
+        yield from _check_curve("both", shown["loss"] + shown["eval_loss"], values["loss"] + values["eval_loss"])
 
 
 def _check_curve(name: str, curve: list[tuple[float, float]], values: list[float]) -> Iterator[str]:

@@ -17,6 +17,6 @@ def model_card(config: "TrainConfig", base: "BaseRecord", result: Mapping[str, o
     front_matter = f"---\nbase_model: {public}\nlibrary_name: peft\ntags:\n- lora\n- pangzhu\n---\n"
     settings = config.model_dump(include={*LoraOptions.model_fields, *OptimizationOptions.model_fields})
     table = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
-    return front_matter + text(
-        "card.body", base=public, settings=table, folder=config.output_dir.resolve().name, **result
-    )
+    validation = text("card.validation", **result) if result.get("published_step") is not None else ""
+    folder = config.output_dir.resolve().name
+    return front_matter + text("card.body", base=public, settings=table, folder=folder, validation=validation, **result)

@@ -95,13 +95,13 @@ def counter_for(outlook: Outlook) -> WorkCounter:
 
 
 def _subject(config: TrainConfig, rows: PreparedRows, outlook: Outlook, model: "PeftModel", folder: Path) -> _Subject:
-    own = config.model_copy(update={"output_dir": folder, "learning_rate": LEARNING_RATE})
+    own = config.model_copy(update={"output_dir": folder, "learning_rate": LEARNING_RATE, "report_to": ()})
     tokenized = rows.tokenized
     steps = plan.plan_steps(tokenized, own)
     progress = Progress(
         folder / "metrics.jsonl", tokenized.examples, steps, lambda _: None, num_replay=tokenized.num_replay
     )
-    fast = fast_path(own, model, longest=tokenized.longest)
+    fast = fast_path(own, model, longest=rows.longest)
     trainer = RowTrainer(model, own, progress, token_budget=outlook.decisions.token_budget, fast=fast)
     trainer.create_optimizer()
     return _Subject(model, fast, trainer, counter_for(outlook))

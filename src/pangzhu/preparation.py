@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pangzhu import checkpoint
@@ -22,6 +23,8 @@ from pangzhu.tokenization import Labeller, TokenizedDataset, joined, tokenize_in
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NO_ROWS = TokenizedDataset((), ())
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedBase:
@@ -35,11 +38,18 @@ class PreparedBase:
 
 @dataclass(frozen=True, slots=True)
 class PreparedRows:
-    """A dataset read and tokenized. `findings` are the rows that cannot be trained on, from reading and labelling."""
+    """A dataset read and tokenized. `findings` are the rows that cannot be trained on, from reading and labelling;
+    `validation` are rows that are measured and never trained."""
 
     dataset: Dataset
     tokenized: TokenizedDataset
     findings: tuple[Finding, ...]
+    validation: TokenizedDataset = NO_ROWS
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row that will come."""
+        return max(self.tokenized.longest, self.validation.longest)
 
 
 def prepare_base(options: ModelOptions, *, system: str | None = None) -> PreparedBase:
@@ -65,19 +75,18 @@ def read_dataset(options: DataOptions) -> Dataset:
     """Read the rows; bad ones are collected, not raised. Needs no model, so a broken file is known before one is fetched.
 
     Raises:
-        DataError: the file as a whole cannot be read, or a row of the replay file is bad.
+        DataError: the file as a whole cannot be read, or a row of the replay file or the validation file is bad.
     """
     path = options.dataset_path
     if path is None:
         path = example("instruct_tiny.jsonl")
         say("data.packaged_examples", path=path)
     dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
-    if options.replay_path is None:
-        return dataset
-    beside = find_problems(options.replay_path, allow_control_tokens=options.allow_control_tokens)
-    if beside.rejected:
-        raise BadRowsError(beside.rejected, num_rows=beside.num_rows)
-    return replace(dataset, replay=beside.conversations)
+    return replace(
+        dataset,
+        replay=_read_beside(options.replay_path, options),
+        validation=_read_beside(options.validation_path, options),
+    )
 
 
 def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> PreparedRows:
@@ -85,12 +94,31 @@ def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> Pr
 
     Raises:
         UsageError: `--max_seq_length` is longer than the model's context.
+        DataError: as `label_validation`.
     """
     parts = [part for _, part in label_in_batches(dataset, options, base)]
     beside = [part for _, part in label_in_batches(replace(dataset, conversations=dataset.replay), options, base)]
     num_replay = sum(len(part.examples) for part in beside)
     tokenized = replace(joined([*parts, *beside]), num_replay=num_replay)
-    return PreparedRows(dataset, tokenized, in_file_order((*dataset.rejected, *tokenized.findings)))
+    findings = in_file_order((*dataset.rejected, *tokenized.findings))
+    return PreparedRows(dataset, tokenized, findings, label_validation(dataset, options, base))
+
+
+def label_validation(dataset: Dataset, options: DataOptions, base: PreparedBase) -> TokenizedDataset:
+    """Tokenize the validation rows and prove their labels, as those of training rows are; none where there are none.
+
+    Raises:
+        DataError: labels cannot be proven, or nothing is left to measure.
+    """
+    if not dataset.validation:
+        return NO_ROWS
+    measured = replace(dataset, conversations=dataset.validation)
+    tokenized = joined(part for _, part in label_in_batches(measured, options, base))
+    if tokenized.findings:
+        raise BadRowsError(tokenized.findings, num_rows=len(dataset.validation))
+    if not tokenized.num_supervised:
+        raise DataError("error.data.nothing_to_measure", where=str(options.validation_path))
+    return tokenized
 
 
 def label_in_batches(
@@ -132,6 +160,20 @@ def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:
         say("data.skipped", finding=finding)
     if rows.tokenized.num_supervised == 0 or rows.tokenized.num_counted == 0:
         raise DataError("error.data.nothing_to_learn", where=str(rows.dataset.path))
+
+
+def _read_beside(path: Path | None, options: DataOptions) -> tuple[Conversation, ...]:
+    """The rows of a file beside the dataset, of which none may be bad; none where there is no file.
+
+    Raises:
+        DataError: the file cannot be read, or a row is bad.
+    """
+    if path is None:
+        return ()
+    beside = find_problems(path, allow_control_tokens=options.allow_control_tokens)
+    if beside.rejected:
+        raise BadRowsError(beside.rejected, num_rows=beside.num_rows)
+    return beside.conversations
 
 
 def decide_device(wanted: Device) -> Literal["cpu", "cuda"]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pangzhu import adapter, checkpoint, plan
 from pangzhu.card import model_card
-from pangzhu.config import ModelOptions, RunOptions, TrainConfig
+from pangzhu.config import ModelOptions, RunOptions, TrainConfig, ValidationOptions
 from pangzhu.data.quality import CONTRADICTION, find_repeats
 from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
 from pangzhu.engines import visible
@@ -39,7 +39,9 @@ from pangzhu.preparation import (
 from pangzhu.progress import Progress, say_step
 from pangzhu.report.build import write_run_report
 from pangzhu.tokenization import supervised_preview
+from pangzhu.trackers import choose_trackers, say_trackers
 from pangzhu.trainer import RowTrainer, confirm_learned
+from pangzhu.validation import Validation, ValidationReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,8 +63,10 @@ NOT_IDENTITY = frozenset(
     {
         *RunOptions.model_fields,
         *ModelOptions.model_fields,
+        *ValidationOptions.model_fields,  # as far as they decide, they are the validation's own identity
         "dataset_path",
         "replay_path",
+        "validation_path",
         "skip_bad",
         "allow_control_tokens",
     }
@@ -72,7 +76,8 @@ NOT_IDENTITY = frozenset(
 @dataclass(frozen=True, slots=True)
 class TrainResult:
     """What a run reached. `seconds` are those of the optimizer steps of this call; `num_learned` counts rows whose
-    every learned token the published weights predict by a margin."""
+    every learned token the published weights predict by a margin. `published_step` is the step of these weights, and the
+    validation figures are theirs; None where there are no validation rows."""
 
     output_dir: Path
     base_name: str
@@ -84,6 +89,20 @@ class TrainResult:
     num_tokens: int
     seconds: float
     already_finished: bool = False
+    published_step: int | None = None
+    validation_loss: float | None = None
+    validation_learned: int | None = None
+    num_validation_rows: int | None = None
+
+    def with_validation(self, report: ValidationReport) -> "TrainResult":
+        """The same, and what the validation rows said of the weights that are published."""
+        return replace(
+            self,
+            published_step=report.step,
+            validation_loss=round(report.loss, 6),
+            validation_learned=report.learned,
+            num_validation_rows=report.num_rows,
+        )
 
     def as_json(self) -> dict[str, object]:
         """The result as plain values."""
@@ -105,6 +124,7 @@ def train(config: TrainConfig, *, on_step: "Callable[[StepReport], None]" = say_
     Raises:
         PangzhuError: bad rows, no such model, a folder in use, NaN, an adapter that cannot be proven, or an interruption.
     """
+    choose_trackers(config.report_to)  # one that is missing is known before anything is fetched
     dataset = read_dataset(config)
     base = prepare_training_base(config)
     return train_rows(config, base, label_rows(dataset, config, base), on_step=on_step)
@@ -124,11 +144,16 @@ def train_rows(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("error.train.distributed", where="WORLD_SIZE")
+    config = config.model_copy(update={"report_to": choose_trackers(config.report_to)})
     require_trainable(rows, skip_bad=config.skip_bad)
     steps = plan.plan_steps(rows.tokenized, config)
+    validation = Validation.planned(rows, steps, config)
     _show(base, rows, steps)
+    if validation:
+        validation.announce(rows.dataset)
     with checkpoint.locked(config.output_dir) as run_dir:
-        record = checkpoint.open_run(config.output_dir, _identity(config, base, rows), resume=config.resume == "auto")
+        identity = _identity(config, base, rows) | (validation.identity if validation else {})
+        record = checkpoint.open_run(config.output_dir, identity, resume=config.resume == "auto")
         if record.state == "finished":
             fault = adapter.describe(config.output_dir).fault
             if fault is None:
@@ -137,7 +162,7 @@ def train_rows(
             record = replace(record, state="running")
         _keep_rejects(run_dir, rows)
         try:
-            result = _run(config, base, rows, _Run(run_dir, record, steps, on_step))
+            result = _run(config, base, rows, _Run(run_dir, record, steps, validation, on_step))
         except (DivergedError, VerificationError):  # the same settings would fail again: let others begin here
             checkpoint.write_record(run_dir, replace(record, state="failed"))
             raise
@@ -154,11 +179,12 @@ def _finished_result(record: checkpoint.RunRecord, output_dir: Path) -> TrainRes
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run that is under way: its folder, its record, its plan, and who is told."""
+    """A run that is under way: its folder, its record, its plan, what it measures on the way, and who is told."""
 
     folder: Path
     record: checkpoint.RunRecord
     steps: plan.StepPlan
+    validation: Validation | None
     on_step: "Callable[[StepReport], None]"
 
 
@@ -178,14 +204,18 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
         run.on_step,
         num_replay=rows.tokenized.num_replay,
     )
-    fast = choose_path(config, model, longest=rows.tokenized.longest)
-    trainer = RowTrainer(model, config, progress, token_budget=decisions.token_budget, fast=fast)
+    fast = choose_path(config, model, longest=rows.longest)
+    trainer = RowTrainer(
+        model, config, progress, token_budget=decisions.token_budget, fast=fast, validation=run.validation
+    )
+    say_trackers(config.report_to, run.folder)
     if resumed_from:
         say("train.resumed", checkpoint=resumed_from.name)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     seconds = time.perf_counter() - started
     progress.raise_if_interrupted(config.output_dir)
+    validated = run.validation and _load_published(trainer, run.validation, run.folder, all_learned=progress.confirmed)
     adapter.round_to_bf16(model)
     learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget, fast)
     result = TrainResult(
@@ -199,10 +229,22 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
         num_tokens=progress.num_tokens,
         seconds=round(seconds, 2),
     )
+    if validated:
+        result = result.with_validation(validated)
     _publish(config, base, rows, run=run, model=model, result=result)
     checkpoint.write_record(run.folder, replace(record, state="finished", result=result.as_json()))
     write_run_report(config.output_dir)
     return result
+
+
+def _load_published(
+    trainer: RowTrainer, validation: Validation, run_dir: Path, *, all_learned: bool
+) -> ValidationReport:
+    """Put the weights that are to be published into the model; gives what the validation rows said of them."""
+    report, holding = validation.choose(run_dir, all_learned=all_learned)
+    if holding is not None:
+        trainer.load_weights(holding)
+    return report
 
 
 def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "FastPath | None") -> list[bool]:

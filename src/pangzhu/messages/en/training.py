@@ -100,6 +100,11 @@ MESSAGES = {
     "anew with --resume never (the old run is kept under run/previous-N).",
     "error.run.record_broken": "The record of the run is damaged: {reason}.",
     "error.run.record_broken.fix": "Choose another --output_dir, or move this folder away.",
+    "card.validation": """\
+| published step | {published_step} |
+| its validation loss | {validation_loss} |
+| validation rows given back word for word | {validation_learned} of {num_validation_rows} |
+""",
     "card.body": """
 # LoRA adapter for {base}
 
@@ -111,7 +116,7 @@ Made with Pangzhu. It says what it was taught; it is no source of knowledge beyo
 | rows learned word for word | {num_learned} of {num_rows} |
 | optimizer steps | {num_steps} |
 | last training loss | {train_loss} |
-
+{validation}
 ## Settings
 
 | option | value |

@@ -92,6 +92,11 @@ MESSAGES = {
     "（旧的训练会保留在 run/previous-N）。",
     "error.run.record_broken": "训练记录已损坏：{reason}。",
     "error.run.record_broken.fix": "换一个 --output_dir，或把这个文件夹移走。",
+    "card.validation": """\
+| 发布的步 | {published_step} |
+| 它的验证损失 | {validation_loss} |
+| 逐字答出的验证数据 | {num_validation_rows} 行中的 {validation_learned} 行 |
+""",
     "card.body": """
 # {base} 的 LoRA 适配器
 
@@ -103,7 +108,7 @@ MESSAGES = {
 | 逐字学会的数据行 | {num_rows} 行中的 {num_learned} 行 |
 | 优化步数 | {num_steps} |
 | 最后的训练损失 | {train_loss} |
-
+{validation}
 ## 设置
 
 | 选项 | 值 |
