@@ -16,8 +16,8 @@ RESULT: dict[str, Any] = {"num_learned": 5, "num_rows": 6, "num_steps": 36, "tra
 BASE = BaseRecord("models/mine", "Qwen/Qwen2.5-0.5B-Instruct", None, BaseFingerprint("c", "t", "k"))
 
 
-def card(output_dir: Path = Path("law-lora"), base: BaseRecord = BASE) -> str:
-    return model_card(TrainConfig(output_dir=output_dir, learning_rate=0.003), base, RESULT)
+def card(output_dir: Path = Path("law-lora"), base: BaseRecord = BASE, **result: Any) -> str:
+    return model_card(TrainConfig(output_dir=output_dir, learning_rate=0.003), base, RESULT | result)
 
 
 def test_the_front_matter_is_what_model_hubs_read() -> None:
@@ -48,3 +48,17 @@ def test_settings_and_results_stand_in_the_card_in_both_languages(language: Any)
 def test_a_folder_called_by_a_dot_is_named_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert f'from_pretrained(base, "{tmp_path.name}")' in card(Path())
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_was_validated_stands_in_the_table_of_results(language: Any) -> None:
+    set_language(language)
+    validated = {"published_step": 12, "validation_loss": 0.75, "validation_learned": 3, "num_validation_rows": 4}
+    text = card(**validated)
+    assert "| 0.125 |\n| " in text
+    assert [line.split(" | ")[1] for line in text.splitlines() if line.endswith((" 12 |", " 0.75 |"))] == [
+        "12 |",
+        "0.75 |",
+    ]
+    assert "0.75" not in card(published_step=None, validation_loss=None)
+    assert len(card().splitlines()) == len(text.splitlines()) - 3

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pangzhu import checkpoint
+from pangzhu import adapter, checkpoint
 from pangzhu.adapter import describe, read_manifest, rounded
 from pangzhu.data import load_dataset
 from pangzhu.data.findings import BadRowsError
@@ -28,7 +28,7 @@ from pangzhu.step import RowOutcome
 from pangzhu.tokenization import TokenizedDataset
 from pangzhu.train import TrainResult, train
 from pangzhu.validation import Validation, ValidationReport
-from tests.conftest import alpaca, build_lora, examples, silently
+from tests.conftest import alpaca, build_lora, examples
 from tests.test_families import plain_loss
 from tests.test_train import SIX_ROWS, TIMES, UNTIL_LEARNED, WEIGHTS, Runs
 from tests.use_helpers import load
@@ -195,7 +195,7 @@ def test_every_measurement_is_told_with_the_lowest_so_far(runs: Validated, scrip
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_row(runs: Validated, tmp_path: Path) -> None:
-    """A token that stands in no training row."""
+    """A token that stands in no training row; each row is a micro-batch by itself."""
     runs.base = Path(shutil.copytree(runs.base, tmp_path / "broken"))
     alpaca(runs.held_out, [*HELD_OUT[:2], ("~?", "yes")])
     weights = load_file(runs.base / "model.safetensors")
@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_row(runs: Validate
     weights["model.embed_tokens.weight"][tilde, 0] = math.nan
     save_file(weights, runs.base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DivergedError) as diverged:
-        runs.train(max_steps=2, fast="off")
+        runs.train(max_steps=2, token_budget=16)
     assert diverged.value.key == "error.train.validation_not_finite"
     assert diverged.value.where == f"{runs.held_out}:3"
     assert not (runs.folder / "out" / WEIGHTS).exists()
@@ -280,13 +280,18 @@ def test_rows_are_counted_as_learned_by_the_weights_that_are_published(
     runs: Validated, script: Script, said: list[str]
 ) -> None:
     """After one step nothing is learned; after the last everything is."""
-    learning = {**UNTIL_LEARNED, "until_learned": False, "num_train_epochs": 60}
-    script(1.0, *[2.0] * 60)
-    result = runs.train(**learning)
-    script(*[2.0] * 60, 1.0)
-    last = runs.train("last", **(learning | {"load_best_model_at_end": False}))
-    assert (result.published_step, result.num_learned) == (1, 0)
-    assert (last.published_step, last.num_learned) == (60, len(SIX_ROWS))
+    alpaca(runs.rows, [("a?", "y")])
+    learning = {**UNTIL_LEARNED, "warmup_ratio": 0.0, "max_steps": 300}
+    learned_at = runs.train("learned", validation_path=None, **learning).num_steps
+    options = {**learning, "until_learned": False, "max_steps": learned_at}
+    assert 1 < learned_at < 300
+    said.clear()
+    script(1.0, *[2.0] * learned_at)
+    best = runs.train("best", **options)
+    script(1.0, *[2.0] * learned_at)
+    last = runs.train("last", load_best_model_at_end=False, **options)
+    assert (best.published_step, best.num_learned) == (1, 0)
+    assert (last.published_step, last.num_learned) == (learned_at, 1)
     assert said.count(text("train.confirming")) == 2
 
 
@@ -308,7 +313,7 @@ def test_the_last_weights_are_published_where_that_is_wanted(runs: Validated, sc
 def test_without_validation_rows_nothing_is_said_of_them(runs: Validated, said: list[str]) -> None:
     result = runs.train(validation_path=None, max_steps=2)
     assert (result.published_step, result.validation_loss, result.num_validation_rows) == (None, None, None)
-    assert not [sentence for sentence in said if "alidation" in sentence]
+    assert not [sentence for sentence in said if sentence.startswith(("Validation", "validation", "Published"))]
 
 
 def test_weights_that_have_learned_all_rows_are_published_whatever_their_validation_loss(
@@ -383,11 +388,11 @@ def test_a_run_that_stopped_early_is_finished(runs: Validated, script: Script, m
 
 def test_the_best_step_of_the_unbroken_run_is_not_its_last(unbroken: Validated) -> None:
     """Or the tests below would show nothing."""
-    assert 2 < unbroken.result.published_step < 10  # type: ignore[attr-defined]
-    assert unbroken.publishes(unbroken.result.published_step)  # type: ignore[attr-defined]
+    assert unbroken.result.published_step == 4  # type: ignore[attr-defined]
+    assert unbroken.publishes(4)
 
 
-@pytest.mark.parametrize("step", [1, 2, 5, 6, 7, 9])
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 9])
 def test_resumed_equals_unbroken_to_the_bit(step: int, runs: Validated, unbroken: Validated) -> None:
     """A signal before, in and after the step that turns out to be the best."""
     runs.stop_at(step, **EVERY_TWO)
@@ -419,18 +424,20 @@ def test_a_signal_while_the_rows_are_measured_stops_at_that_step(
     assert equals(runs, unbroken, runs.train(**EVERY_TWO))
 
 
-@pytest.mark.parametrize("where", ["round_to_bf16", "prove_adapter", "publish"])
+@pytest.mark.parametrize(("where", "calls_before"), [("round_to_bf16", 5), ("prove_adapter", 0), ("publish", 0)])
 def test_a_crash_after_the_last_step_is_made_good_by_the_same_command(
-    where: str, runs: Validated, unbroken: Validated, monkeypatch: pytest.MonkeyPatch
+    where: str, calls_before: int, runs: Validated, unbroken: Validated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crashing = iter([False] * 5 if where == "round_to_bf16" else [])  # five measurements round before
+    """Five measurements round the weights before they are rounded to be saved."""
+    original, calls = getattr(adapter, where), iter(range(calls_before))
+
+    def crash(*given: Any, **named: Any) -> Any:
+        if next(calls, None) is None:
+            raise ZeroDivisionError
+        return original(*given, **named)
 
     with monkeypatch.context() as patched:
-        original = getattr(__import__("pangzhu.adapter").adapter, where)
-        patched.setattr(
-            f"pangzhu.adapter.{where}",
-            lambda *given, **named: original(*given, **named) if next(crashing, None) is False else 1 / 0,
-        )
+        patched.setattr(adapter, where, crash)
         with pytest.raises(ZeroDivisionError):
             runs.train(**EVERY_TWO)
     assert not (runs.folder / "out" / WEIGHTS).exists()
@@ -443,7 +450,7 @@ def test_a_crash_between_measuring_and_saving_measures_again(
     seal = checkpoint.seal_checkpoint
 
     def crash(folder: Path) -> None:
-        if folder.name == "checkpoint-6":
+        if folder.name == "checkpoint-4":
             raise ZeroDivisionError
         seal(folder)
 
@@ -455,10 +462,10 @@ def test_a_crash_between_measuring_and_saving_measures_again(
 
 
 def test_a_damaged_newest_checkpoint_costs_its_steps_and_not_the_best(runs: Validated, unbroken: Validated) -> None:
-    """The checkpoint before names an earlier best, which is still there."""
-    runs.stop_at(7, **EVERY_TWO, save_steps=3)
-    newest = runs.checkpoint(8)
-    (newest / "validation.json").write_text("{", encoding="utf-8")
+    """The newest names itself; the one before it names an earlier one, which is still there."""
+    runs.stop_at(3, **EVERY_TWO, save_steps=3)
+    assert runs.checkpoints() == ["checkpoint-2", "checkpoint-3", "checkpoint-4"]
+    (runs.checkpoint(4) / "validation.json").write_text("{", encoding="utf-8")
     assert equals(runs, unbroken, runs.train(**EVERY_TWO, save_steps=3))
 
 
@@ -529,9 +536,7 @@ def test_a_finished_run_whose_adapter_was_damaged_makes_the_best_again(runs: Val
     ],
     ids=str,
 )
-def test_what_decides_about_the_weights_makes_another_run(
-    change: dict[str, Any], same: bool, runs: Validated
-) -> None:
+def test_what_decides_about_the_weights_makes_another_run(change: dict[str, Any], same: bool, runs: Validated) -> None:
     runs.train(max_steps=3)
     assert runs.train(**({"max_steps": 3} | change)).already_finished is same
 
@@ -554,9 +559,7 @@ def test_a_run_without_validation_rows_is_still_the_run_it_was(runs: Validated) 
     assert not {"validation", "validation_path", "eval_steps", "report_to"} & record.identity.keys()
 
 
-def test_rows_that_are_given_after_the_last_step_are_measured(
-    runs: Validated, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_are_given_after_the_last_step_are_measured(runs: Validated, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("pangzhu.adapter.write_adapter", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):

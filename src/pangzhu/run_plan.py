@@ -252,7 +252,8 @@ class RunPlan:
         time = self.time
         if time is None:
             return [(text("plan.time"), text("plan.time.not_measured"))]
-        key = "plan.time.at_most" if self.config.stops_early else "plan.time.figures"
+        stops_early = "plan.time.at_most" if self.config.until_learned else "plan.time.with_patience"
+        key = stops_early if self.config.stops_early else "plan.time.figures"
         each = time.stepping / self.steps.num_steps
         stepping = text("plan.time.stepping.figures", seconds=time.stepping, each=each, number=time.num_timed)
         validating = (text("plan.time.validating"), text("plan.seconds", seconds=time.validating))

@@ -105,7 +105,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
             raise AssertionError("an evaluation without validation rows")
         figures = self._measure(self._validation).as_logs()
         self.log(dict(figures))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         self._progress.restart_clock()
         return figures
 
@@ -192,7 +192,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
 
 
 def training_arguments(config: TrainConfig, num_steps: int, *, on_cpu: bool) -> TrainingArguments:
-    """Our options as Trainer's; what is not ours to choose is set so that nothing is hidden, or logged where nobody asked for it.
+    """Our options as Trainer's; what is not ours to choose is set so that nothing is hidden, or told where nobody asked for it.
 
     Warm-up steps are rounded down: Trainer would round up, and the only step of a short run would have learning rate 0.
     """
@@ -284,7 +284,7 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
             control.should_save = control.should_training_stop = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """The validation rows were measured: keep the best weights, stop where nothing gets better, or when asked to meanwhile."""
+        """The validation rows were measured: keep the best weights, stop where nothing gets better or where asked to."""
         progress, validation = self._progress, self._validation
         if validation is None:
             return

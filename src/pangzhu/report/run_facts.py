@@ -30,7 +30,7 @@ DECIDED = ("precision", "device", "num_threads", "token_budget")
 
 
 def curves_of(folder: Path) -> tuple[tuple[Curve, str], ...]:
-    """Loss and learned rows over the steps, from the run's `metrics.jsonl`, with the loss of validation rows where there are any;
+    """Loss and learned rows over the steps, from the run's `metrics.jsonl`, that of validation rows too where there are any;
     nothing where there is no file."""
     lines = _lines(folder / checkpoint.RUN / checkpoint.METRICS)
     logged = [line for line in lines if {"step", "loss", "learned", "num_rows"} <= line.keys()]
