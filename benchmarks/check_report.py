@@ -2,8 +2,8 @@
 
 It shares no code with the package: the answers are read from `run/answers.jsonl` and `run/recall/answers.jsonl`, curves, steps,
 rows and tokens from `run/metrics.jsonl`, choices and drift from `run/evaluation.json`, and the page as a browser would. What
-only a clock or a system could tell (minutes, memory) is held against `run/record.json`; hashes are taken of the files again; the
-model card must say what the page says. Figures that are drawn by lot (intervals of gains, the floor of ROUGE-L) are not drawn
+only a clock or a system could tell (minutes, memory) is held against `run/record.json`; hashes are taken of the files again;
+the model card must say what the page says. Figures that are drawn by lot (intervals of gains, the floor of ROUGE-L) are not drawn
 again. Exits 1 where a figure differs.
 """
 
@@ -124,6 +124,7 @@ def _check_answers(page: Page, run: Path) -> Iterator[str]:
         without_floor = [*cells[:2], cells[2].split(" ")[0], *cells[3:]]
         yield from _compare(without_floor, _content_cells(rows, *_key(cells)), columns=(2, 3, 4))
     yield from _check_kept(kept, run / "evaluation.json")
+    yield from _check_curves(page.curves, _lines(run / "metrics.jsonl"))
     taught = [row for row in rows if row["kind"] == "taught"]
     for number in (sum(_is_right(row, _adapter(rows)) for row in taught), len(taught)):
         if str(number) not in re.findall(r"\d+", page.verdict):
@@ -306,6 +307,22 @@ def _check_kept(table: list[list[str]], file: Path) -> Iterator[str]:
     for drift in kept["drift"]:
         wanted += [f"{100 * drift['agreement']['value']:.1f}%", f"{drift['kl']['value']:.3f}", str(drift["num_tokens"])]
     yield from (f"what was kept of the base lacks {figure}" for figure in wanted if figure not in shown)
+
+
+def _check_curves(curves: list[list[tuple[float, float]]], lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Losses of training steps and of validation rows share their axes; then the learned rows."""
+    values = {
+        name: [float(line[name]) for line in lines if line.get(name) is not None]
+        for name in ("loss", "eval_loss", "learned")
+    }
+    shown = dict(zip((name for name, found in values.items() if found), curves, strict=False))
+    if missing := [name for name, found in values.items() if found and name not in shown]:
+        yield f"what was logged is not drawn: {', '.join(missing)}"
+        return
+    for name, curve in shown.items():
+        yield from _check_curve(name, curve, values[name])
+    if "eval_loss" in shown:
+        yield from _check_curve("both", shown["loss"] + shown["eval_loss"], values["loss"] + values["eval_loss"])
 
 
 def _check_curve(name: str, curve: list[tuple[float, float]], values: list[float]) -> Iterator[str]:

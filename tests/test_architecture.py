@@ -49,6 +49,8 @@ LAYERS = (  # a module imports from its own line and from those below it
         "decisions",
         "estimate",
         "advice",
+        "trackers",
+        "validation",
     },
     {"step", "batching", "preparation"},
     {"fast", "model", "adapter", "checkpoint"},

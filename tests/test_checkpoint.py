@@ -13,6 +13,7 @@ from filelock import FileLock
 from pangzhu import checkpoint
 from pangzhu.checkpoint import (
     RunRecord,
+    intact_at,
     locked,
     newest_valid,
     open_run,
@@ -305,6 +306,39 @@ def test_pruning_keeps_the_newest_two_and_never_an_unsealed_one_in_their_place(t
     unsealed = make_checkpoint(tmp_path, 11, sealed=False)
     prune(tmp_path)
     assert [folder.exists() for folder in (*folders, unsealed)] == [False, False, True, True, True]
+
+
+def name_best(folder: Path, step: int | None) -> None:
+    best = None if step is None else {"step": step, "loss": 1.0}
+    (folder / "validation.json").write_text(json.dumps({"best": best}), encoding="utf-8")
+
+
+def test_pruning_keeps_what_each_checkpoint_that_is_kept_names_as_the_best(tmp_path: Path) -> None:
+    """Whichever of them a run goes on from, its best is there; an older best is not."""
+    folders = {step: make_checkpoint(tmp_path, step) for step in (1, 2, 3, 8, 10)}
+    for step, best in ((1, 1), (2, 1), (3, 3), (8, 2), (10, 3)):
+        name_best(folders[step], best)
+    prune(tmp_path)
+    assert {step: folder.exists() for step, folder in folders.items()} == {
+        1: False, 2: True, 3: True, 8: True, 10: True
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"best": null}', '{"best": {"step": "x"}}', '{"best": {"step": 77}}'])
+def test_a_checkpoint_that_names_no_best_keeps_none(content: str, tmp_path: Path) -> None:
+    folders = [make_checkpoint(tmp_path, step) for step in (1, 2, 3)]
+    (folders[-1] / "validation.json").write_text(content, encoding="utf-8")
+    prune(tmp_path)
+    assert [folder.exists() for folder in folders] == [False, True, True]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_only_an_intact_checkpoint_of_a_step_is_given(damage: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path, 5)
+    assert intact_at(tmp_path, 5) == folder
+    assert intact_at(tmp_path, 6) is None
+    DAMAGE[damage](folder)
+    assert intact_at(tmp_path, 5) is None
 
 
 def test_a_checkpoint_sealed_twice_is_intact(tmp_path: Path) -> None:

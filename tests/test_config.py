@@ -186,7 +186,7 @@ def test_each_field_has_its_default_in_one_class_only() -> None:
     assert {name for name, where in owners.items() if len(where) > 1} <= allowed
 
 
-@pytest.mark.parametrize("name", ["output_dir", "dataset_path"])
+@pytest.mark.parametrize("name", ["output_dir", "dataset_path", "validation_path"])
 def test_an_empty_path_is_not_the_current_folder(name: str) -> None:
     with pytest.raises(UsageError) as refused:
         load_config(TrainConfig, {"output_dir": "out"} | {name: ""})
@@ -206,3 +206,52 @@ def test_a_yaml_bomb_of_brackets_is_no_traceback(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as refused:
         load_config(TrainConfig, {"output_dir": "out"}, config_file=file)
     assert refused.value.key == "error.config.not_yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("eval_steps", 5), ("load_best_model_at_end", True), ("early_stopping_patience", 2)]
+)
+def test_what_is_done_with_validation_rows_needs_them(name: str, value: object) -> None:
+    error = refused({name: value})
+    assert (error.key, error.where) == ("error.config.without_validation", f"--{name}")
+    assert f"--{name}" in error.what
+    assert getattr(train({name: value, "validation_path": "rows.jsonl"}), name) == value
+
+
+def test_the_best_weights_are_published_where_there_are_validation_rows_unless_that_is_not_wanted() -> None:
+    rows: dict[str, object] = {"validation_path": "rows.jsonl"}
+    assert train(rows).keeps_best
+    assert train(rows | {"load_best_model_at_end": True}).keeps_best
+    assert not train(rows | {"load_best_model_at_end": False}).keeps_best
+    assert not train({}).keeps_best
+    assert not train({"load_best_model_at_end": False}).keeps_best
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (["wandb", "swanlab"], ("wandb", "swanlab")),
+        ("tensorboard", ("tensorboard",)),
+        ("none", ()),
+        (["wandb", "wandb"], ("wandb",)),
+        ([], ()),
+    ],
+)
+def test_trackers_are_named_one_by_one(given: object, taken: tuple[str, ...]) -> None:
+    assert train({"report_to": given}).report_to == taken
+
+
+def test_a_tracker_that_nobody_knows_is_refused_with_the_nearest() -> None:
+    error = refused({"report_to": ["tensorbord"]})
+    assert (error.key, error.where) == ("error.config.unknown_tracker", "--report_to")
+    assert "tensorboard" in error.what
+    assert "swanlab" in error.fix
+
+
+def test_none_beside_a_tracker_is_refused() -> None:
+    assert refused({"report_to": ["none", "wandb"]}).key == "error.config.tracker_and_none"
+
+
+def test_a_file_may_name_a_single_tracker(yaml_file) -> None:
+    assert train({}, yaml_file("report_to: swanlab\n")).report_to == ("swanlab",)
+    assert train({"report_to": ["none"]}, yaml_file("report_to: swanlab\n")).report_to == ()

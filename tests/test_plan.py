@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pangzhu.config import OptimizationOptions
+from pangzhu.config import OptimizationOptions, ValidationOptions
 from pangzhu.plan import (
     MAX_TOKEN_BUDGET,
     MIN_TOKEN_BUDGET,
@@ -13,11 +13,13 @@ from pangzhu.plan import (
     TIMES_KEPT,
     FastParts,
     ModelShape,
+    ValidationPlan,
     choose_token_budget,
     largest_micro_batch,
     plan_disk,
     plan_memory,
     plan_steps,
+    plan_validation,
 )
 from pangzhu.tokenization import TokenizedDataset
 from tests.conftest import examples
@@ -181,3 +183,26 @@ def test_the_disk_holds_the_adapter_and_as_many_checkpoints_as_there_are_at_once
 def test_rows_seen_are_those_of_every_step(options: dict[str, Any], rows_seen: int) -> None:
     """Ten rows by four: steps of 4, 4 and 2."""
     assert steps(10, per_device_train_batch_size=4, **options).num_rows_seen == rows_seen
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "eval_steps", "every", "times"), [(9, None, 3, 3), (10, None, 3, 4), (2, None, 3, 1), (10, 5, 5, 2)]
+)
+def test_validation_rows_are_measured_once_a_pass_or_as_said_and_after_the_last_step(
+    num_steps: int, eval_steps: int | None, every: int, times: int
+) -> None:
+    rows = TokenizedDataset(tuple(examples(5, 9)), ())
+    planned = plan_validation(
+        rows, steps(6, per_device_train_batch_size=2, max_steps=num_steps), ValidationOptions(eval_steps=eval_steps)
+    )
+    assert planned == ValidationPlan(num_rows=2, num_supervised=8, every=every, times=times)
+
+
+def test_without_validation_rows_there_is_no_plan_for_them() -> None:
+    assert plan_validation(TokenizedDataset((), ()), steps(6), ValidationOptions()) is None
+
+
+@pytest.mark.parametrize(("num_steps", "num_bests", "num_checkpoints"), [(40, 3, 4), (40, 1, 2), (5000, 9, 4)])
+def test_a_best_checkpoint_is_kept_beside_the_newest(num_steps: int, num_bests: int, num_checkpoints: int) -> None:
+    disk = plan_disk(1000, num_steps=num_steps, save_steps=50, tokenizer_bytes=7, num_bests=num_bests)
+    assert disk.num_checkpoints == num_checkpoints

@@ -34,11 +34,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def step(tmp_path: Path, clock: Clock) -> Callable[..., StepReport]:
+def told() -> list[StepReport]:
+    """What was told."""
+    return []
+
+
+@pytest.fixture
+def progress(tmp_path: Path, clock: Clock, told: list[StepReport]) -> Progress:
+    """Of two rows of 20 tokens."""
+    return Progress(tmp_path / "metrics.jsonl", examples(20, 20), TEN_STEPS, told.append)
+
+
+@pytest.fixture
+def step(progress: Progress, clock: Clock, told: list[StepReport]) -> Callable[..., StepReport]:
     """Do a step of 40 tokens in `seconds`, then something else for `after` seconds, then report."""
     rows = examples(20, 20)
-    told: list[StepReport] = []
-    progress = Progress(tmp_path / "metrics.jsonl", rows, TEN_STEPS, told.append)
 
     def do(number: int, *, seconds: float, after: float = 0.0, finished: bool = False) -> StepReport:
         progress.count(lay_end_to_end(list(enumerate(rows))), [])
@@ -129,3 +139,18 @@ def test_a_checkpoint_that_counted_no_seconds_leaves_them_unknown(tmp_path: Path
     do_steps(progress, clock, 7, seconds=2.0)
     assert progress.seconds is None
     assert progress.planned_seconds is None
+
+
+def test_measuring_validation_rows_is_no_part_of_the_next_step(
+    progress: Progress, step: Callable[..., StepReport], clock: Clock
+) -> None:
+    step(1, seconds=2.0)
+    clock.now += 90.0
+    progress.restart_clock()
+    assert step(2, seconds=2.0).tokens_per_second == 20.0
+
+
+@pytest.mark.parametrize(("learned", "told"), [(1, {"learned": 1}), (None, {})])
+def test_trackers_are_told_the_steps_own_figures(learned: int | None, told: dict[str, int]) -> None:
+    report = StepReport(1, 2, 0.5, 1.0, 1e-3, learned, 3, 40, 20.0, 0.0)
+    assert report.as_logs() == {"loss": 0.5, "tokens_per_second": 20.0} | told

@@ -13,7 +13,7 @@ from pangzhu.checkpoint import NUM_KEPT, RUN
 from pangzhu.config import PlanConfig
 from pangzhu.data.findings import BadRowsError
 from pangzhu.errors import UsageError
-from pangzhu.messages import LANGUAGES, set_language
+from pangzhu.messages import LANGUAGES, set_language, text
 from pangzhu.plan import TIMES_KEPT
 from pangzhu.run_plan import RunPlan, plan_run
 from pangzhu.train import train
@@ -262,3 +262,43 @@ def test_rows_left_out_for_their_length_are_told(plans: Plans, tmp_path: Path) -
 
 def test_figures_are_plain_values(plans: Plans, quick: None) -> None:
     assert json.loads(json.dumps(plans.plan(measure=True).as_json()))["steps"]["num_rows"] == 6
+
+
+# --- validation rows -------------------------------------------------------------------------------------------------
+
+
+def test_the_validation_is_planned_as_the_run_does_it(plans: Plans, quick: None, tmp_path: Path) -> None:
+    held_out = alpaca(tmp_path / "held_out.jsonl", [("r?", "is it"), ("s?", "it is")])
+    options: dict[str, Any] = {"max_steps": 5, "eval_steps": 2, "validation_path": held_out}
+    planned = plans.plan(measure=True, **options)
+    train(train_config(plans.base("qwen2"), plans.rows, plans.folder / "out", **options), on_step=silently)
+    lines = (plans.folder / "out" / RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert planned.validation is not None
+    assert planned.validation.times == len([line for line in lines if "eval_loss" in line]) == 3
+    assert planned.time is not None
+    assert planned.time.validating > 0
+    assert planned.time.total == pytest.approx(sum(getattr(planned.time, part) for part in (*PARTS, "validating")))
+    assert planned.as_json()["validation"] == {"num_rows": 2, "num_supervised": 12, "every": 2, "times": 3}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_validation_is_shown_where_there_is_one(language: Any, plans: Plans, tmp_path: Path) -> None:
+    set_language(language)
+    held_out = alpaca(tmp_path / "held_out.jsonl", [("r?", "is it")])
+    figures = text("plan.validation.figures", rows=1, supervised=6, every=3, times=2)
+    assert squeezed(figures) in squeezed(shown(plans.plan(validation_path=held_out)))
+    assert text("plan.validation") not in shown(plans.plan())
+
+
+def test_a_run_that_may_stop_early_is_planned_to_its_end(plans: Plans, quick: None, tmp_path: Path) -> None:
+    held_out = alpaca(tmp_path / "held_out.jsonl", [("r?", "is it")])
+    planned = plans.plan(measure=True, validation_path=held_out, early_stopping_patience=1)
+    assert planned.as_json()["time"]["at_most"] is True  # type: ignore[index]
+    assert "at the most: it stops where the validation loss" in shown(planned)
+    assert planned.steps.num_steps == 4
+
+
+def test_bad_validation_rows_stop_the_plan_too(plans: Plans, tmp_path: Path) -> None:
+    held_out = alpaca(tmp_path / "held_out.jsonl", [("r?", "")])
+    with pytest.raises(BadRowsError):
+        plans.plan(validation_path=held_out)

@@ -37,7 +37,7 @@ from tests.conftest import alpaca, examples, silently, train_config
 pytestmark = pytest.mark.usefixtures("one_core")
 WEIGHTS = "adapter_model.safetensors"
 SIX_ROWS = [(f"q{number}?", f"answer {number * 7}.") for number in range(6)]
-TIMES = {"tokens_per_second", "seconds_left"}
+TIMES = {"tokens_per_second", "seconds_left", "eval_runtime"}
 UNTIL_LEARNED = {
     "until_learned": True,
     "max_steps": None,

@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pangzhu.errors import ModelError, VerificationError
 from pangzhu.messages import say, text
-from pangzhu.model import BaseFingerprint, base_fingerprint, read_json
+from pangzhu.model import BaseFingerprint, base_fingerprint, read_json, trainable_parameters
 from pangzhu.template import PromptContract
 
 if TYPE_CHECKING:
@@ -99,6 +101,21 @@ def round_to_bf16(model: "PeftModel") -> None:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.copy_(parameter.to(torch.bfloat16).to(parameter.dtype))
+
+
+@contextmanager
+def rounded(model: "PeftModel") -> Iterator[None]:
+    """Inside, the adapter's weights are rounded as they will be saved; after, they are the masters again."""
+    import torch
+
+    masters = [parameter.detach().clone() for parameter in trainable_parameters(model)]
+    round_to_bf16(model)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, master in zip(trainable_parameters(model), masters, strict=True):
+                parameter.copy_(master)
 
 
 def write_adapter(

@@ -5,7 +5,8 @@ command meets one of four: nothing (start), the same run unfinished (go on), the
 a finished one moves to `run/previous-N`, an unfinished one is refused with the difference.
 
 A checkpoint counts only with its manifest, written last and naming the sha256 of every file in it; one that does not
-match is set aside, never deleted, and the one before it is used.
+match is set aside, never deleted, and the one before it is used. Two are kept, and those that they name as the best so far:
+whichever of them a run goes on from, its best is there.
 """
 
 import json
@@ -29,6 +30,7 @@ RECORD = "record.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_MANIFEST = "manifest.json"
+VALIDATION = "validation.json"  # in a checkpoint: what the validation rows said so far
 NUM_KEPT = 2
 OWN_NAMES = (CARD, CHAT_TEMPLATE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -185,11 +187,32 @@ def newest_valid(run_dir: Path) -> Path | None:
     return None
 
 
+def intact_at(run_dir: Path, step: int) -> Path | None:
+    """The checkpoint of a step; None where it is missing or damaged."""
+    checkpoint = checkpoint_at(run_dir, step)
+    return checkpoint if _is_intact(checkpoint) else None
+
+
+def checkpoint_at(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands."""
+    return run_dir / CHECKPOINTS / f"checkpoint-{step}"
+
+
 def prune(run_dir: Path) -> None:
-    """Delete all but the newest sealed checkpoints."""
+    """Delete all sealed checkpoints but the newest and those that they name as the best so far."""
     sealed = [checkpoint for checkpoint in _by_step(run_dir) if (checkpoint / CHECKPOINT_MANIFEST).exists()]
+    bests = {checkpoint_at(run_dir, best) for kept in sealed[-NUM_KEPT:] if (best := _best_step(kept)) is not None}
     for old in sealed[:-NUM_KEPT]:
-        shutil.rmtree(old)
+        if old not in bests:
+            shutil.rmtree(old)
+
+
+def _best_step(checkpoint: Path) -> int | None:
+    """The step whose weights a checkpoint names as the best so far; None where it names none."""
+    try:
+        return int(json.loads((checkpoint / VALIDATION).read_text(encoding="utf-8"))["best"]["step"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _by_step(run_dir: Path) -> list[Path]:

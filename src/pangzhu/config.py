@@ -9,7 +9,7 @@ YAML; flags win over the file.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -27,6 +27,7 @@ TrainOn = Literal["assistant", "last", "all"]
 Overlong = Literal["fail", "drop", "truncate"]
 Device = Literal["auto", "cpu", "cuda"]
 Technique = Literal["alignment", "attention", "layers", "lora", "loss", "memory", "prefix", "pruning"]
+Tracker = Literal["none", "all", "tensorboard", "swanlab", "wandb"]
 
 
 class Options(BaseModel):
@@ -35,7 +36,9 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator(
-        "output_dir", "dataset_path", "replay_path", "eval_path", "html", mode="before", check_fields=False
+        *("output_dir", "dataset_path", "replay_path", "validation_path", "eval_path", "html"),
+        mode="before",
+        check_fields=False,
     )
     @classmethod
     def _refuse_empty_path(cls, value: object, info: ValidationInfo) -> object:
@@ -60,6 +63,7 @@ class DataOptions(Options):
 
     dataset_path: Path | None = None
     replay_path: Path | None = None
+    validation_path: Path | None = None
     train_on: TrainOn = "assistant"
     max_seq_length: int | None = Field(None, ge=8)
     overlong: Overlong = "fail"
@@ -103,6 +107,14 @@ class OptimizationOptions(Options):
     until_learned: bool = False
 
 
+class ValidationOptions(Options):
+    """What is done with the rows of `validation_path`. Nothing of it applies without them."""
+
+    eval_steps: int | None = Field(None, ge=1)
+    load_best_model_at_end: bool | None = None
+    early_stopping_patience: int = Field(0, ge=0)
+
+
 class FastOptions(Options):
     """How much of the fast path is taken; `off` is transformers and peft as they are."""
 
@@ -117,10 +129,45 @@ class RunOptions(Options):
     resume: Literal["auto", "never"] = "auto"
     save_steps: int = Field(50, ge=1)
     logging_steps: int = Field(1, ge=1)
+    report_to: tuple[Tracker, ...] = ()
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _refuse_unknown_trackers(cls, value: object) -> object:
+        """YAML may give a single name. `none` by itself is none, and a name given twice is one."""
+        names = dict.fromkeys(map(str, value if isinstance(value, list | tuple) else [value]))
+        known = get_args(Tracker)
+        if unknown := [name for name in names if name not in known]:
+            hint, listed = nearest(unknown[0], known), ", ".join(known)
+            raise UsageError(
+                "error.config.unknown_tracker", where="--report_to", name=unknown[0], known=listed, hint=hint
+            )
+        if "none" in names and len(names) > 1:
+            raise UsageError("error.config.tracker_and_none", where="--report_to")
+        return tuple(name for name in names if name != "none")
 
 
-class TrainConfig(ModelOptions, DataOptions, LoraOptions, OptimizationOptions, FastOptions, RunOptions):
+class TrainConfig(
+    ModelOptions, DataOptions, LoraOptions, OptimizationOptions, ValidationOptions, FastOptions, RunOptions
+):
     """Everything `pangzhu train` needs to know."""
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights with the lowest validation loss are published: where there is one, unless that is not wanted."""
+        return self.validation_path is not None and self.load_best_model_at_end is not False
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the run may end before its last planned step."""
+        return self.until_learned or self.early_stopping_patience > 0
+
+    @model_validator(mode="after")
+    def _refuse_idle_validation_options(self) -> Self:
+        idle = [name for name in ValidationOptions.model_fields if getattr(self, name)]
+        if idle and self.validation_path is None:
+            raise UsageError("error.config.without_validation", where=f"--{idle[0]}", name=idle[0])
+        return self
 
 
 class PlanConfig(TrainConfig):

@@ -97,7 +97,7 @@ def look_ahead(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> O
     tokenized = rows.tokenized
     skeleton = attach_lora(build_skeleton(base.source.folder), config)
     num_trainable = sum(parameter.numel() for parameter in trainable_parameters(skeleton))
-    path = fast_path(config, skeleton, longest=tokenized.longest, device=device)
+    path = fast_path(config, skeleton, longest=rows.longest, device=device)
     planned = plan.plan_memory(
         shape,
         num_trainable=num_trainable,

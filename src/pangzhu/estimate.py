@@ -17,9 +17,9 @@ from pangzhu.batching import MicroBatch, lay_end_to_end
 from pangzhu.config import OptimizationOptions
 from pangzhu.fast.path import FastPath
 from pangzhu.fast.stream import Stream, lay_out
-from pangzhu.plan import ModelShape, StepPlan
+from pangzhu.plan import ModelShape, StepPlan, ValidationPlan
 from pangzhu.step import split_rows
-from pangzhu.tokenization import TokenizedExample
+from pangzhu.tokenization import TokenizedDataset, TokenizedExample
 
 FIXED_TOKENS = 80  # what a micro-batch costs beside its own tokens (docs/decisions.md, 2026-11-25)
 MOST_SAMPLED_ROWS = 512  # whose costs are counted; a mean over more would be the same
@@ -174,11 +174,12 @@ class TimePlan:
     confirming: float
     proving: float
     num_timed: int
+    validating: float = 0.0
 
     @property
     def total(self) -> float:
         """Of the whole run."""
-        return self.preparing + self.loading + self.stepping + self.confirming + self.proving
+        return self.preparing + self.loading + self.stepping + self.validating + self.confirming + self.proving
 
 
 def useful_flops(shape: ModelShape, stream: Stream, *, num_supervised: int, num_trainable: int) -> float:
@@ -241,8 +242,23 @@ def evenly(rows: Sequence[Row], *, most_tokens: int) -> tuple[Row, ...]:
     return tuple(ranked[int((place + 0.5) * len(ranked) / number)] for place in range(number))
 
 
+def validation_cost(rows: TokenizedDataset, plan: ValidationPlan | None, counter: WorkCounter) -> float:
+    """Of all measurements of the validation rows, counted on about `MOST_SAMPLED_ROWS` of them; 0 where there are none."""
+    if plan is None:
+        return 0.0
+    counted = list(enumerate(rows.examples[:MOST_SAMPLED_ROWS]))
+    num_tokens = sum(len(row.input_ids) for _, row in counted)
+    return plan.times * counter.of_rows(counted).cost * rows.num_tokens / num_tokens
+
+
 def plan_time(
-    measured: Measured, *, preparing: float, sample: Sample, steps: StepPlan, counter: WorkCounter
+    measured: Measured,
+    *,
+    preparing: float,
+    sample: Sample,
+    steps: StepPlan,
+    counter: WorkCounter,
+    validating: float = 0.0,
 ) -> TimePlan:
     """The time of a run.
 
@@ -252,16 +268,19 @@ def plan_time(
         sample: steps as they are planned.
         steps: how many there are.
         counter: of what rows cost.
+        validating: what measuring the validation rows costs, in all.
     """
     rate = measured.seconds_for_cost
     stepping = rate * sample.work.cost / sample.num_tokens * steps.num_tokens_seen
     first = max(0.0, measured.warm_up.seconds - rate * measured.warm_up.cost)  # what only the first step takes
     confirmed = counter.of_rows(sample.rows).cost / sample.num_tokens * steps.num_tokens
+    forward = measured.confirming.seconds / measured.confirming.cost
     return TimePlan(
         preparing=preparing,
         loading=measured.loading,
         stepping=first + stepping + measured.update * steps.num_steps,
-        confirming=measured.confirming.seconds / measured.confirming.cost * confirmed,
+        validating=forward * validating,
+        confirming=forward * confirmed,
         proving=measured.proving,
         num_timed=len(measured.steps),
     )

@@ -36,7 +36,7 @@ from pangzhu.own_words import hold_to_base
 from pangzhu.preparation import PreparedBase, PreparedRows
 from pangzhu.progress import Progress
 from pangzhu.train import stage_adapter
-from pangzhu.trainer import RowTrainer, confirm_learned
+from pangzhu.trainer import Beside, RowTrainer, confirm_learned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,16 +96,16 @@ def counter_for(outlook: Outlook) -> WorkCounter:
 
 
 def _subject(config: TrainConfig, rows: PreparedRows, outlook: Outlook, model: "PeftModel", folder: Path) -> _Subject:
-    own = config.model_copy(update={"output_dir": folder, "learning_rate": LEARNING_RATE})
+    own = config.model_copy(update={"output_dir": folder, "learning_rate": LEARNING_RATE, "report_to": ()})
     tokenized = rows.tokenized
     steps = plan.plan_steps(tokenized, own)
     progress = Progress(
         folder / "metrics.jsonl", tokenized.examples, steps, lambda _: None, num_replay=tokenized.num_replay
     )
-    fast = fast_path(own, model, longest=tokenized.longest)
+    fast = fast_path(own, model, longest=rows.longest)
     budget = outlook.decisions.token_budget
     held = hold_to_base(model, tokenized, weight=own.replay_weight, token_budget=budget, fast=fast)
-    trainer = RowTrainer(model, own, progress, token_budget=budget, fast=fast, held=held)
+    trainer = RowTrainer(model, own, progress, token_budget=budget, fast=fast, beside=Beside(held))
     trainer.create_optimizer()
     return _Subject(model, fast, trainer, counter_for(outlook))
 

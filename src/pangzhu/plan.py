@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pangzhu.checkpoint import NUM_KEPT
-from pangzhu.config import OptimizationOptions
+from pangzhu.config import OptimizationOptions, ValidationOptions
 from pangzhu.fast.loss import BYTES_A_CHUNK
 from pangzhu.tokenization import TokenizedDataset
 
@@ -81,6 +81,16 @@ class StepPlan:
     def too_few(self) -> bool:
         """Whether such a run can hardly learn its rows."""
         return self.num_steps < MIN_STEPS or self.passes < MIN_PASSES
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationPlan:
+    """How the validation rows are measured: every `every` optimizer steps and after the last, `times` in all."""
+
+    num_rows: int
+    num_supervised: int
+    every: int
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +218,20 @@ def plan_steps(dataset: TokenizedDataset, options: OptimizationOptions) -> StepP
     )
 
 
+def plan_validation(rows: TokenizedDataset, steps: StepPlan, options: ValidationOptions) -> ValidationPlan | None:
+    """When the validation rows are measured, once a pass unless said otherwise; None where there are none.
+
+    Args:
+        rows: to be measured.
+        steps: of the run.
+        options: how often.
+    """
+    if not rows.examples:
+        return None
+    every = options.eval_steps or steps.steps_per_epoch
+    return ValidationPlan(len(rows.examples), rows.num_supervised, every, math.ceil(steps.num_steps / every))
+
+
 def plan_memory(
     shape: ModelShape,
     *,
@@ -266,7 +290,9 @@ def largest_micro_batch(lengths: Sequence[int], *, rows_per_batch: int, token_bu
     return max(longest[0], min(token_budget, sum(longest)))
 
 
-def plan_disk(num_trainable: int, *, num_steps: int, save_steps: int, tokenizer_bytes: int) -> DiskPlan:
+def plan_disk(
+    num_trainable: int, *, num_steps: int, save_steps: int, tokenizer_bytes: int, num_bests: int = 0
+) -> DiskPlan:
     """What a run leaves on the disk.
 
     Args:
@@ -274,12 +300,14 @@ def plan_disk(num_trainable: int, *, num_steps: int, save_steps: int, tokenizer_
         num_steps: optimizer steps of the run.
         save_steps: optimizer steps between two checkpoints; the last step has one too.
         tokenizer_bytes: of the base's tokenizer.
+        num_bests: checkpoints more, at the most, because a validation loss was the lowest so far; the last of them is kept.
     """
+    most_kept = NUM_KEPT + 1 if num_bests else NUM_KEPT
     return DiskPlan(
         adapter=num_trainable * BYTES_SAVED,
         tokenizer=tokenizer_bytes,
         checkpoint=num_trainable * BYTES_IN_CHECKPOINT,
-        num_checkpoints=min(NUM_KEPT + 1, math.ceil(num_steps / save_steps)),
+        num_checkpoints=min(most_kept + 1, math.ceil(num_steps / save_steps) + num_bests),
     )
 
 

@@ -22,6 +22,8 @@ from pangzhu.tokenization import Labeller, TokenizedDataset, joined, tokenize_in
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NO_ROWS = TokenizedDataset((), ())
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedBase:
@@ -36,17 +38,23 @@ class PreparedBase:
 @dataclass(frozen=True, slots=True)
 class PreparedRows:
     """A dataset read and tokenized. `findings` are its rows that cannot be trained on, from reading and labelling;
-    `replay_findings` are those of the replay file."""
+    `replay_findings` are those of the replay file; `validation` are rows that are measured and never trained."""
 
     dataset: Dataset
     tokenized: TokenizedDataset
     findings: tuple[Finding, ...]
     replay_findings: tuple[Finding, ...] = ()
+    validation: TokenizedDataset = NO_ROWS
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:
         """Of both files."""
         return (*self.findings, *self.replay_findings)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row that will come."""
+        return max(self.tokenized.longest, self.validation.longest)
 
 
 def prepare_base(options: ModelOptions, *, system: str | None = None) -> PreparedBase:
@@ -72,19 +80,15 @@ def read_dataset(options: DataOptions) -> Dataset:
     """Read the rows; bad ones are collected, not raised. Needs no model, so a broken file is known before one is fetched.
 
     Raises:
-        DataError: a file as a whole cannot be read, or a row of the replay file is bad and none may be left out.
+        DataError: a file as a whole cannot be read, a row of the validation file is bad, or one of the replay file is and none
+            may be left out.
     """
     path = options.dataset_path
     if path is None:
         path = example("instruct_tiny.jsonl")
         say("data.packaged_examples", path=path)
     dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
-    if options.replay_path is None:
-        return dataset
-    beside = find_problems(options.replay_path, require_answer=False, allow_control_tokens=options.allow_control_tokens)
-    if beside.rejected and not options.skip_bad:
-        raise BadRowsError(beside.rejected, num_rows=beside.num_rows)
-    return replace(dataset, replay=beside)
+    return replace(dataset, replay=_read_replay(options), validation=_read_validation(options))
 
 
 def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> PreparedRows:
@@ -93,13 +97,12 @@ def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> Pr
 
     Raises:
         UsageError: `--max_seq_length` is longer than the model's context.
+        DataError: as `label_validation`.
     """
     own, findings = _labelled(dataset, options, base)
-    beside, replay_findings = (
-        _labelled(_answered(dataset.replay), options, base) if dataset.replay else (joined(()), ())
-    )
+    beside, replay_findings = _labelled(_answered(dataset.replay), options, base) if dataset.replay else (NO_ROWS, ())
     tokenized = replace(joined((own, beside)), num_replay=len(beside.examples))
-    return PreparedRows(dataset, tokenized, findings, replay_findings)
+    return PreparedRows(dataset, tokenized, findings, replay_findings, label_validation(dataset, options, base))
 
 
 def _labelled(
@@ -112,6 +115,23 @@ def _labelled(
 
 def _answered(dataset: Dataset) -> Dataset:
     return replace(dataset, conversations=tuple(row for row in dataset.conversations if row.answer is not None))
+
+
+def label_validation(dataset: Dataset, options: DataOptions, base: PreparedBase) -> TokenizedDataset:
+    """Tokenize the validation rows and prove their labels, as those of training rows are; none where there are none.
+
+    Raises:
+        DataError: labels cannot be proven, or nothing is left to measure.
+    """
+    if not dataset.validation:
+        return NO_ROWS
+    measured = replace(dataset, conversations=dataset.validation)
+    tokenized = joined(part for _, part in label_in_batches(measured, options, base))
+    if tokenized.findings:
+        raise BadRowsError(tokenized.findings, num_rows=len(dataset.validation))
+    if not tokenized.num_supervised:
+        raise DataError("error.data.nothing_to_measure", where=str(options.validation_path))
+    return tokenized
 
 
 def label_in_batches(
@@ -155,6 +175,34 @@ def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:
         say("data.skipped", finding=finding)
     if rows.tokenized.num_supervised == 0 or rows.tokenized.num_counted == 0:
         raise DataError("error.data.nothing_to_learn", where=str(rows.dataset.path))
+
+
+def _read_replay(options: DataOptions) -> Dataset | None:
+    """The replay file, whose rows may do without an answer; None where there is no file.
+
+    Raises:
+        DataError: it cannot be read, or a row is bad and none may be left out.
+    """
+    if options.replay_path is None:
+        return None
+    read = find_problems(options.replay_path, require_answer=False, allow_control_tokens=options.allow_control_tokens)
+    if read.rejected and not options.skip_bad:
+        raise BadRowsError(read.rejected, num_rows=read.num_rows)
+    return read
+
+
+def _read_validation(options: DataOptions) -> tuple[Conversation, ...]:
+    """The rows of the validation file, of which none may be bad; none where there is no file.
+
+    Raises:
+        DataError: it cannot be read, or a row is bad.
+    """
+    if options.validation_path is None:
+        return ()
+    read = find_problems(options.validation_path, allow_control_tokens=options.allow_control_tokens)
+    if read.rejected:
+        raise BadRowsError(read.rejected, num_rows=read.num_rows)
+    return read.conversations
 
 
 def decide_device(wanted: Device) -> Literal["cpu", "cuda"]:

@@ -10,7 +10,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +52,11 @@ class StepReport:
     num_tokens: int
     tokens_per_second: float
     seconds_left: float
+
+    def as_logs(self) -> dict[str, float]:
+        """What trackers are told beside Trainer's own figures, in its spelling; the loss is this step's."""
+        told = {"loss": self.loss, "tokens_per_second": self.tokens_per_second}
+        return told if self.learned is None else told | {"learned": self.learned}
 
 
 def say_step(report: StepReport) -> None:
@@ -133,7 +138,7 @@ class Progress:
         if self._steps_before + self._steps_here == EARLY_STEPS < self.num_steps and self.seconds is not None:
             self.planned_seconds = round(self.seconds / EARLY_STEPS * self.num_steps, 2)
 
-    def report(self, step: int, logs: dict[str, float], *, sees_learned: bool) -> None:
+    def report(self, step: int, logs: Mapping[str, float], *, sees_learned: bool) -> StepReport:
         """Tell and write a logged step; `logs` are Trainer's."""
         tokens_before, then = self._since_report
         self._since_report = (self.num_tokens, time.perf_counter())
@@ -151,9 +156,18 @@ class Progress:
             tokens_per_second=(self.num_tokens - tokens_before) / max(1e-9, self._step_ended - then),
             seconds_left=seconds_a_step * steps_left,
         )
-        with self._file.open("a", encoding="utf-8") as opened:
-            opened.write(json.dumps(asdict(report)) + "\n")
+        self.write(asdict(report))
         self._on_step(report)
+        return report
+
+    def write(self, record: Mapping[str, object]) -> None:
+        """Append a line to `metrics.jsonl`; its `step` says where it belongs."""
+        with self._file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps(record) + "\n")
+
+    def restart_clock(self) -> None:
+        """What was done since the last report is no part of the next step."""
+        self._since_report = (self._since_report[0], time.perf_counter())
 
     def start(self) -> None:
         """Count from nothing; what an earlier start left in `metrics.jsonl` is taken back."""
@@ -172,14 +186,16 @@ class Progress:
             "seconds": self.seconds,
             "planned_seconds": self.planned_seconds,
             "peak_memory": self.peak_memory,
+            "confirmed": self.confirmed,
         }
         (folder / LEARNED_FILE).write_text(json.dumps(state), encoding="utf-8")
 
-    def restore(self, folder: Path) -> None:
-        """Go on counting from a checkpoint; lines of `metrics.jsonl` after its step are taken back."""
+    def restore(self, folder: Path) -> int:
+        """Go on counting from a checkpoint, and give its step; lines of `metrics.jsonl` after it are taken back."""
         state = json.loads((folder / LEARNED_FILE).read_text(encoding="utf-8"))
         self.learned, self.num_tokens = state["learned"], state["num_tokens"]
         self.last_loss, self.finished = state["last_loss"], state["finished"]
+        self.confirmed = state.get("confirmed", False)  # an earlier version did not tell
         self._since_report = (state["num_tokens_reported"], time.perf_counter())
         self._steps_before, self._started = state["step"], time.perf_counter()
         self._seconds_before = state.get("seconds")  # a checkpoint of 0.1.0 has none of these
@@ -188,6 +204,7 @@ class Progress:
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = "".join(line for line in lines if _step_of(line) <= state["step"])
             checkpoint.write_atomically(self._file, kept)
+        return int(state["step"])
 
     def raise_if_interrupted(self, output_dir: Path) -> None:
         """End an interrupted run with its own exit code; the checkpoint has been written."""

@@ -20,7 +20,7 @@ from pangzhu.advice import Advice
 from pangzhu.config import PlanConfig
 from pangzhu.decisions import Outlook, bound_caches, look_ahead
 from pangzhu.engines import visible
-from pangzhu.estimate import Sample, TimePlan, draw_sample, plan_time
+from pangzhu.estimate import Sample, TimePlan, draw_sample, plan_time, validation_cost
 from pangzhu.measure import counter_for, measure
 from pangzhu.messages import say, text
 from pangzhu.own_words import add_own_words
@@ -45,6 +45,7 @@ class RunPlan:
         disk: what the output folder will hold.
         free_disk: bytes that are free there.
         time: of the run, by its parts; None where nothing was timed.
+        validation: how rows that are not trained are measured on the way; None where there are none.
     """
 
     config: PlanConfig
@@ -56,6 +57,7 @@ class RunPlan:
     disk: plan.DiskPlan
     free_disk: int
     time: TimePlan | None
+    validation: plan.ValidationPlan | None = None
 
     @property
     def trainable_share(self) -> float:
@@ -107,6 +109,7 @@ class RunPlan:
                 "num_truncated": self.tokenized.num_truncated,
             },
             "steps": asdict(steps) | {"passes": steps.passes, "too_few": steps.too_few},
+            "validation": self.validation and asdict(self.validation),
             "micro_batches": {
                 "per_step": self.micro_batches_per_step,
                 "tokens": self.tokens_per_micro_batch,
@@ -161,6 +164,7 @@ class RunPlan:
                     passes=steps.passes,
                 ),
             ),
+            *self._validation_rows(),
             (
                 text("plan.micro_batches"),
                 text(
@@ -181,6 +185,19 @@ class RunPlan:
             (text("plan.precision"), self._precision()),
             (text("plan.path"), self._path()),
         ]
+
+    def _validation_rows(self) -> list[tuple[str, str]]:
+        validation = self.validation
+        if validation is None:
+            return []
+        figures = text(
+            "plan.validation.figures",
+            rows=validation.num_rows,
+            supervised=validation.num_supervised,
+            every=validation.every,
+            times=validation.times,
+        )
+        return [(text("plan.validation"), figures)]
 
     def _precision(self) -> str:
         """The number format, and why it is this one."""
@@ -237,14 +254,17 @@ class RunPlan:
         time = self.time
         if time is None:
             return [(text("plan.time"), text("plan.time.not_measured"))]
-        key = "plan.time.at_most" if self.config.until_learned else "plan.time.figures"
+        stops_early = "plan.time.at_most" if self.config.until_learned else "plan.time.with_patience"
+        key = stops_early if self.config.stops_early else "plan.time.figures"
         each = time.stepping / self.steps.num_steps
         stepping = text("plan.time.stepping.figures", seconds=time.stepping, each=each, number=time.num_timed)
+        validating = (text("plan.time.validating"), text("plan.seconds", seconds=time.validating))
         return [
             (text("plan.time"), text(key, minutes=time.total / 60)),
             (text("plan.time.preparing"), text("plan.seconds", seconds=time.preparing)),
             (text("plan.time.loading"), text("plan.seconds", seconds=time.loading)),
             (text("plan.time.stepping"), stepping),
+            *([validating] if self.validation else []),
             (text("plan.time.confirming"), text("plan.seconds", seconds=time.confirming)),
             (text("plan.time.proving"), text("plan.seconds", seconds=time.proving)),
         ]
@@ -266,7 +286,7 @@ class RunPlan:
     def _time_as_json(self) -> dict[str, object] | None:
         if self.time is None:
             return None
-        return asdict(self.time) | {"total": self.time.total, "at_most": self.config.until_learned}
+        return asdict(self.time) | {"total": self.time.total, "at_most": self.config.stops_early}
 
 
 def plan_run(config: PlanConfig, *, started: float | None = None) -> RunPlan:
@@ -290,12 +310,20 @@ def plan_run(config: PlanConfig, *, started: float | None = None) -> RunPlan:
     outlook = look_ahead(config, base, rows)
     preparing = time.perf_counter() - started
     steps = plan.plan_steps(rows.tokenized, config)
+    validation = plan.plan_validation(rows.validation, steps, config)
     counter = counter_for(outlook)
     sample = draw_sample(rows.tokenized.examples, config, counter)
     timed = None
     if config.measure:
         measured = measure(config, base, rows, outlook=outlook, sample=sample)
-        timed = plan_time(measured, preparing=preparing, sample=sample, steps=steps, counter=counter)
+        timed = plan_time(
+            measured,
+            preparing=preparing,
+            sample=sample,
+            steps=steps,
+            counter=counter,
+            validating=validation_cost(rows.validation, validation, counter),
+        )
     return RunPlan(
         config=config,
         dataset_path=rows.dataset.path,
@@ -303,19 +331,28 @@ def plan_run(config: PlanConfig, *, started: float | None = None) -> RunPlan:
         steps=steps,
         outlook=outlook,
         sample=sample,
-        disk=_plan_disk(config, base.source.folder, steps, outlook),
+        disk=_plan_disk(config, base.source.folder, outlook, steps=steps, validation=validation),
         free_disk=_free_disk(config.output_dir),
         time=timed,
+        validation=validation,
     )
 
 
-def _plan_disk(config: PlanConfig, base_folder: Path, steps: plan.StepPlan, outlook: Outlook) -> plan.DiskPlan:
+def _plan_disk(
+    config: PlanConfig,
+    base_folder: Path,
+    outlook: Outlook,
+    *,
+    steps: plan.StepPlan,
+    validation: plan.ValidationPlan | None,
+) -> plan.DiskPlan:
     tokenizer = base_folder / "tokenizer.json"
     return plan.plan_disk(
         outlook.num_trainable,
         num_steps=steps.num_steps,
         save_steps=config.save_steps,
         tokenizer_bytes=tokenizer.stat().st_size if tokenizer.exists() else 0,
+        num_bests=validation.times if validation and config.keeps_best else 0,
     )
 
 

@@ -12,17 +12,17 @@ A row of the base's own words is held to the base instead: its loss is how far t
 the base has there, and moving nothing costs nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pangzhu.batching import MicroBatch, split_to_budget
+from pangzhu.batching import MicroBatch, lay_end_to_end, split_to_budget
 from pangzhu.fast.divergence import Divergence, divergence
 from pangzhu.fast.loss import Scores, score_logits
 from pangzhu.fast.path import FastPath, Predictions
-from pangzhu.tokenization import IGNORED
+from pangzhu.tokenization import IGNORED, TokenizedExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -113,6 +113,28 @@ def forward_rows(
             row_lengths=batch.row_lengths,
         )
     return StepOutcome(scores.loss_sum, _row_outcomes(batch, scores, row_numbers))
+
+
+def measure_rows(
+    model: "PreTrainedModel",
+    rows: Sequence[tuple[int, TokenizedExample]],
+    token_budget: int,
+    fast: FastPath | None = None,
+) -> list[RowOutcome]:
+    """One teacher-forced pass without dropout and without a gradient: what it says of each row, by index.
+
+    Args:
+        model: base, with or without adapters.
+        rows: each with its index.
+        token_budget: most tokens of a micro-batch.
+        fast: the model's fast path; None takes the reference path.
+    """
+    outcomes: list[RowOutcome] = []
+    model.eval()
+    with torch.no_grad():
+        for piece in split_rows(lay_end_to_end(rows), token_budget, fast):
+            outcomes += forward_rows(model, piece.to(model.device), fast).rows
+    return sorted(outcomes, key=lambda outcome: outcome.row_index)  # the longest come first in their pieces
 
 
 def predict_rows(model: "PreTrainedModel", batch: MicroBatch, fast: FastPath | None) -> Predictions:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from pangzhu import adapter, checkpoint, machine, plan
 from pangzhu.account import Account
 from pangzhu.card import model_card
-from pangzhu.config import ModelOptions, RunOptions, TrainConfig
+from pangzhu.config import ModelOptions, RunOptions, TrainConfig, ValidationOptions
 from pangzhu.data_summary import DataSummary, summarize
 from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
 from pangzhu.engines import visible
@@ -42,7 +42,9 @@ from pangzhu.progress import Progress, say_step
 from pangzhu.report.build import build_run_page, write_run_report
 from pangzhu.report.run_facts import RunFacts
 from pangzhu.tokenization import supervised_preview
-from pangzhu.trainer import RowTrainer, confirm_learned
+from pangzhu.trackers import choose_trackers, say_trackers
+from pangzhu.trainer import Beside, RowTrainer, confirm_learned
+from pangzhu.validation import Validation, ValidationReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,8 +66,10 @@ NOT_IDENTITY = frozenset(
     {
         *RunOptions.model_fields,
         *ModelOptions.model_fields,
+        *ValidationOptions.model_fields,  # as far as they decide, they are the validation's own identity
         "dataset_path",
         "replay_path",
+        "validation_path",
         "skip_bad",
         "allow_control_tokens",
     }
@@ -76,7 +80,8 @@ NOT_IDENTITY = frozenset(
 class TrainResult:
     """What a run reached. `seconds` are those of the optimizer steps of this call, `total_seconds` those of all calls (None
     where one of 0.1.0 did not count them); `num_learned` counts rows whose every learned token the published weights predict
-    by a margin."""
+    by a margin. `published_step` is the step of these weights, and the validation figures are theirs; None where there are
+    no validation rows."""
 
     output_dir: Path
     base_name: str
@@ -89,6 +94,20 @@ class TrainResult:
     seconds: float
     total_seconds: float | None = None
     already_finished: bool = False
+    published_step: int | None = None
+    validation_loss: float | None = None
+    validation_learned: int | None = None
+    num_validation_rows: int | None = None
+
+    def with_validation(self, report: ValidationReport) -> "TrainResult":
+        """The same, and what the validation rows said of the weights that are published."""
+        return replace(
+            self,
+            published_step=report.step,
+            validation_loss=round(report.loss, 6),
+            validation_learned=report.learned,
+            num_validation_rows=report.num_rows,
+        )
 
     def as_json(self) -> dict[str, object]:
         """The result as plain values."""
@@ -113,6 +132,7 @@ def train(
     Raises:
         PangzhuError: bad rows, no such model, a folder in use, NaN, an adapter that cannot be proven, or an interruption.
     """
+    choose_trackers(config.report_to)  # one that is missing is known before anything is fetched
     dataset = read_dataset(config)
     base = prepare_training_base(config)
     return train_rows(config, base, label_rows(dataset, config, base), on_step=on_step, with_report=with_report)
@@ -133,13 +153,18 @@ def train_rows(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("error.train.distributed", where="WORLD_SIZE")
+    config = config.model_copy(update={"report_to": choose_trackers(config.report_to)})
     require_trainable(rows, skip_bad=config.skip_bad)
     rows = add_own_words(rows, config, base)
     steps = plan.plan_steps(rows.tokenized, config)
     summary = summarize(rows)
+    validation = Validation.planned(rows, steps, config)
     _show(base, rows, steps, summary)
+    if validation:
+        validation.announce(rows.dataset)
     with checkpoint.locked(config.output_dir) as run_dir:
-        record = checkpoint.open_run(config.output_dir, _identity(config, base, rows), resume=config.resume == "auto")
+        identity = _identity(config, base, rows) | (validation.identity if validation else {})
+        record = checkpoint.open_run(config.output_dir, identity, resume=config.resume == "auto")
         if record.state == "finished":
             fault = adapter.describe(config.output_dir).fault
             if fault is None:
@@ -148,7 +173,7 @@ def train_rows(
             record = replace(record, state="running")
         _keep_rejects(run_dir, rows)
         try:
-            result = _run(config, base, rows, _Run(run_dir, record, steps, summary, on_step))
+            result = _run(config, base, rows, _Run(run_dir, record, steps, summary, validation, on_step))
         except (DivergedError, VerificationError):  # the same settings would fail again: let others begin here
             checkpoint.write_record(run_dir, replace(record, state="failed"))
             raise
@@ -167,12 +192,14 @@ def _finished_result(record: checkpoint.RunRecord, output_dir: Path) -> TrainRes
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run that is under way: its folder, its record, its plan, its data in figures, and who is told."""
+    """A run that is under way: its folder, its record, its plan, its data in figures, what it measures on the way, and who is
+    told."""
 
     folder: Path
     record: checkpoint.RunRecord
     steps: plan.StepPlan
     summary: DataSummary
+    validation: Validation | None
     on_step: "Callable[[StepReport], None]"
 
 
@@ -190,10 +217,13 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
         run.on_step,
         num_replay=rows.tokenized.num_replay,
     )
-    fast = choose_path(config, model, longest=rows.tokenized.longest)
+    fast = choose_path(config, model, longest=rows.longest)
     budget = decisions.token_budget
-    held = hold_to_base(model, rows.tokenized, weight=config.replay_weight, token_budget=budget, fast=fast)
-    trainer = RowTrainer(model, config, progress, token_budget=budget, fast=fast, held=held)
+    beside = Beside(
+        hold_to_base(model, rows.tokenized, weight=config.replay_weight, token_budget=budget, fast=fast), run.validation
+    )
+    trainer = RowTrainer(model, config, progress, token_budget=budget, fast=fast, beside=beside)
+    say_trackers(config.report_to, run.folder)
     if resumed_from:
         say("train.resumed", checkpoint=resumed_from.name)
     started = time.perf_counter()
@@ -201,6 +231,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     seconds = time.perf_counter() - started
     taken = Account.taken(progress, num_steps=int(trainer.state.global_step))
     progress.raise_if_interrupted(config.output_dir)
+    validated = run.validation and _load_published(trainer, run.validation, run.folder, all_learned=progress.confirmed)
     adapter.round_to_bf16(model)
     learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget, fast)
     result = TrainResult(
@@ -215,11 +246,23 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
         seconds=round(seconds, 2),
         total_seconds=taken.seconds,
     )
+    if validated:
+        result = result.with_validation(validated)
     planned = record.planned and record.planned | {"seconds": progress.planned_seconds}
     finished = replace(record, state="finished", result=result.as_json(), planned=planned, taken=asdict(taken))
     _publish(config, base, rows, run=replace(run, record=finished), model=model)
     checkpoint.write_record(run.folder, finished)
     return result
+
+
+def _load_published(
+    trainer: RowTrainer, validation: Validation, run_dir: Path, *, all_learned: bool
+) -> ValidationReport:
+    """Put the weights that are to be published into the model; gives what the validation rows said of them."""
+    report, holding = validation.choose(run_dir, all_learned=all_learned)
+    if holding is not None:
+        trainer.load_weights(holding)
+    return report
 
 
 def _decide(

@@ -4,11 +4,13 @@ Trainer keeps its loop, optimizer, scheduler, accumulation and `num_items_in_bat
 (`training_step` splits it under the token budget, with the same gradient) and what is told after each step
 (`Progress`). A loss or gradient that is not finite stops the run and names the rows.
 
-Left to others: the forward pass (`pangzhu.step`), what happens around the loop (`pangzhu.train`).
+Left to others: the forward pass (`pangzhu.step`), what the validation rows say (`pangzhu.validation`), what happens around
+the loop (`pangzhu.train`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +18,40 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pangzhu import checkpoint
-from pangzhu.adapter import round_to_bf16
-from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end
+from pangzhu.adapter import rounded
+from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate
 from pangzhu.config import TrainConfig
 from pangzhu.errors import DivergedError, is_out_of_memory
 from pangzhu.fast.path import FastPath
 from pangzhu.messages import say
 from pangzhu.model import trainable_parameters
 from pangzhu.progress import Progress, stop_on_signal
-from pangzhu.step import NOTHING_HELD, HeldToBase, forward_rows, num_computed, split_rows
+from pangzhu.step import NOTHING_HELD, HeldToBase, forward_rows, measure_rows, num_computed, split_rows
 from pangzhu.tokenization import TokenizedExample
+from pangzhu.trackers import continue_tensorboard
+from pangzhu.validation import Validation, ValidationReport
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 FEW_MISSING = 0.2  # share of the rows; a pass over more costs more than it can save
 TRAINER_STATE = "trainer_state.json"  # Trainer's own, in each checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Rows beside those that are to be learned.
+
+    Args:
+        held: trained rows that are held to the base instead of to their labels.
+        validation: rows that are measured on the way; None where there are none.
+    """
+
+    held: HeldToBase = NOTHING_HELD
+    validation: Validation | None = None
+
+
+NOTHING_BESIDE = Beside()
 
 
 class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry no types
@@ -43,7 +63,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         progress: is told what happens.
         token_budget: most tokens in one forward pass.
         fast: the model's fast path; None takes the reference path.
-        held: rows that are held to the base instead of to their labels.
+        beside: rows beside those that are to be learned.
     """
 
     def __init__(
@@ -54,11 +74,12 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         *,
         token_budget: int,
         fast: FastPath | None = None,
-        held: HeldToBase = NOTHING_HELD,
+        beside: Beside = NOTHING_BESIDE,
     ) -> None:
         self._progress = progress
+        self._validation = beside.validation
         self._fast = fast
-        self._held = held
+        self._held = beside.held
         self._token_budget = token_budget
         self._sees_learned = config.lora_dropout == 0
         super().__init__(
@@ -66,7 +87,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
             args=training_arguments(config, progress.num_steps, on_cpu=model.device.type == "cpu"),
             train_dataset=RowDataset(progress.examples),
             data_collator=collate,
-            callbacks=[_RunCallback(progress, config, token_budget, fast)],
+            callbacks=[_RunCallback(progress, config, token_budget, fast, beside.validation)],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # makes Trainer count the supervised tokens of the whole step
@@ -76,16 +97,51 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
 
         A checkpoint after the last step is only loaded: Trainer by itself would do one step more.
         """
-        if resume_from_checkpoint is None:
-            self._progress.start()
-        else:
-            self._progress.restore(Path(resume_from_checkpoint))
-        if resume_from_checkpoint is not None and self._progress.finished:
-            self._load_from_checkpoint(resume_from_checkpoint)
-            self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE))
+        folder = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        step = self._begin(folder)
+        if folder is not None and self._progress.finished:
+            self.load_weights(folder)
+            self.state = TrainerState.load_from_json(str(folder / TRAINER_STATE))
+            if self._validation is not None and self._validation.last is None:
+                self._measure(self._validation)  # the rows were given after the last step
             return
+        run_dir = Path(self.args.output_dir).parent
+        continue_tensorboard(self.callback_handler.callbacks, run_dir, first_step=step + 1)
         with stop_on_signal(self._progress):
             super().train(resume_from_checkpoint=resume_from_checkpoint)
+
+    def load_weights(self, folder: Path) -> None:
+        """Put a checkpoint's masters into the model."""
+        self._load_from_checkpoint(str(folder))
+
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
+        """Measure the validation rows with the weights as they would be saved; asked for by the run's callback, after a step.
+
+        Trainer's own evaluation would pad rows into batches.
+        """
+        if self._validation is None:
+            raise AssertionError("an evaluation without validation rows")
+        figures = self._measure(self._validation).as_logs()
+        self.log(dict(figures))
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        self._progress.restart_clock()
+        return figures
+
+    def _measure(self, validation: Validation) -> ValidationReport:
+        step = self.state.global_step
+        with rounded(self.model):
+            report = validation.measure(self.model, step=step, token_budget=self._token_budget, fast=self._fast)
+        self._progress.write(report.as_record())
+        return report
+
+    def _begin(self, folder: Path | None) -> int:
+        """Count from nothing or from a checkpoint; gives the steps done."""
+        if folder is None:
+            self._progress.start()
+            return 0
+        if self._validation is not None:
+            self._validation.restore(folder)
+        return self._progress.restore(folder)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
@@ -141,9 +197,10 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         return None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Pass a step's figures on to the progress; Trainer's closing summary is not a step."""
+        """Pass a step's figures on to the progress, and its own to the trackers; Trainer's closing summary is not a step."""
         if "loss" in logs:
-            self._progress.report(self.state.global_step, logs, sees_learned=self._sees_learned)
+            report = self._progress.report(self.state.global_step, logs, sees_learned=self._sees_learned)
+            logs = logs | report.as_logs()
         super().log(logs, start_time)
 
     def _require_finite(self, loss: torch.Tensor, piece: MicroBatch) -> None:
@@ -153,7 +210,7 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
 
 
 def training_arguments(config: TrainConfig, num_steps: int, *, on_cpu: bool) -> TrainingArguments:
-    """Our options as Trainer's; what is not ours to choose is set so that nothing is hidden or logged elsewhere.
+    """Our options as Trainer's; what is not ours to choose is set so that nothing is hidden, or told where nobody asked for it.
 
     Warm-up steps are rounded down: Trainer would round up, and the only step of a short run would have learning rate 0.
     """
@@ -173,7 +230,8 @@ def training_arguments(config: TrainConfig, num_steps: int, *, on_cpu: bool) -> 
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=config.save_steps,
-        report_to="none",
+        report_to=list(config.report_to),
+        run_name=config.output_dir.resolve().name,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         disable_tqdm=True,
@@ -185,25 +243,25 @@ def confirm_learned(
     model: "PeftModel", rows: Sequence[tuple[int, TokenizedExample]], token_budget: int, fast: FastPath | None = None
 ) -> dict[int, bool]:
     """Whether each row, by its index, is learned with the weights as they are: one teacher-forced pass without dropout."""
-    learned: dict[int, bool] = {}
-    model.eval()
-    with torch.no_grad():
-        for piece in split_rows(lay_end_to_end(rows), token_budget, fast):
-            for outcome in forward_rows(model, piece.to(model.device), fast).rows:
-                learned[outcome.row_index] = outcome.learned
-    return learned
+    return {outcome.row_index: outcome.learned for outcome in measure_rows(model, rows, token_budget, fast)}
 
 
 class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' classes carry no types
-    """Between steps: refuse a gradient that is not finite, stop when asked or learned, seal checkpoints."""
+    """Between steps: refuse a gradient that is not finite, stop when asked, learned or no longer better, seal checkpoints."""
 
     def __init__(
-        self, progress: Progress, config: TrainConfig, token_budget: int, fast: FastPath | None = None
+        self,
+        progress: Progress,
+        config: TrainConfig,
+        token_budget: int,
+        fast: FastPath | None = None,
+        validation: Validation | None = None,
     ) -> None:
         self._progress = progress
         self._config = config
         self._token_budget = token_budget
         self._fast = fast
+        self._validation = validation
 
     def on_pre_optimizer_step(
         self,
@@ -238,13 +296,30 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         progress.finished = learned or state.global_step >= state.max_steps
         if progress.finished:
             control.should_log = control.should_save = control.should_training_stop = True
+        if self._validation is not None and self._validation.is_due(state.global_step, finished=progress.finished):
+            control.should_log = control.should_evaluate = True
         if progress.signal_number is not None:
+            control.should_save = control.should_training_stop = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """The validation rows were measured: keep the best weights, stop where nothing gets better or where asked to."""
+        progress, validation = self._progress, self._validation
+        if validation is None:
+            return
+        if validation.is_wanted(state.global_step):
+            control.should_save = True
+        if validation.is_exhausted and not progress.finished:
+            validation.say_exhausted()
+            progress.finished = True
+        if progress.finished or progress.signal_number is not None:
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """A checkpoint's files are there: add ours, seal it, delete what is too old."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self._progress.save(folder, state.global_step)
+        if self._validation is not None:
+            self._validation.save(folder)
         checkpoint.seal_checkpoint(folder)
         checkpoint.prune(Path(args.output_dir).parent)
 
@@ -260,7 +335,7 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         if missing and not (few and float(state.epoch or 0).is_integer()):
             return False
         say("train.confirming")
-        with _rounded(model):
+        with rounded(model):
             if missing:
                 self._look_again(model, missing)
             if all(progress.learned):
@@ -273,16 +348,3 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         rows = [(index, self._progress.examples[index]) for index in indices]
         for index, learned in confirm_learned(model, rows, self._token_budget, self._fast).items():
             self._progress.learned[index] = learned
-
-
-@contextmanager
-def _rounded(model: "PeftModel") -> Iterator[None]:
-    """Inside, the adapter's weights are rounded as they will be saved; after, they are the masters again."""
-    masters = [parameter.detach().clone() for parameter in trainable_parameters(model)]
-    round_to_bf16(model)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, master in zip(trainable_parameters(model), masters, strict=True):
-                parameter.copy_(master)

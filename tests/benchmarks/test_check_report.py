@@ -52,6 +52,9 @@ def run(request: pytest.FixtureRequest, adapter: Path, engine: TransformersEngin
     found = ask(engine, questions, GREEDY, names=("base", "english"))
     folder = tmp_path / "adapter" / "run"
     shutil.copytree(adapter, folder.parent)
+    log = [{"step": step, "loss": 3.0 / step, "learned": step - 1, "num_rows": 4} for step in range(1, 6)]
+    measured = [{"step": step, "eval_loss": loss} for step, loss in ((2, 2.5), (4, 1.25), (5, 3.5))]
+    write_rows(folder / "metrics.jsonl", [*log, *measured])
     found.write(folder)
     Evaluation(found.base_name, (), choices=CHOICES, drifts=(DRIFT,)).write(folder)
     page = build_page(Asked(found, CHOICES, (DRIFT,)), {"english": folder.parent})
@@ -106,10 +109,11 @@ def test_a_part_that_was_left_out_is_found(run: Path, part: str) -> None:
     assert list(differences(run))
 
 
-def test_a_curve_that_was_bent_is_found(run: Path) -> None:
+@pytest.mark.parametrize("kind", ["line", "line beside"])
+def test_a_curve_that_was_bent_is_found(run: Path, kind: str) -> None:
     page = run / "report.html"
     html = page.read_text(encoding="utf-8")
-    (first, *_) = re.findall(r'<polyline class="line" points="([^"]+)"', html)
+    (first, *_) = re.findall(rf'<polyline class="{kind}" points="([^"]+)"', html)
     points = first.split()
     points[2] = f"{points[2].split(',')[0]},9.0"
     bent = " ".join(points)
@@ -134,4 +138,21 @@ def test_what_was_recorded_otherwise_is_found(run: Path, part: str, figure: str)
     record = json.loads(file.read_text(encoding="utf-8"))
     record[part][figure] = 9e12
     file.write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_a_validation_curve_on_axes_of_its_own_is_found(run: Path) -> None:
+    page = run / "report.html"
+    html = page.read_text(encoding="utf-8")
+    (points,) = re.findall(r'<polyline class="line beside" points="([^"]+)"', html)
+    raised = " ".join(f"{x},{float(y) - 20:.1f}" for x, y in (point.split(",") for point in points.split()))
+    page.write_text(html.replace(points, raised), encoding="utf-8")
+    found = list(differences(run))
+    assert found
+    assert {line.partition(" does not show")[0] for line in found} == {"the curve of both"}
+
+
+def test_a_validation_curve_that_was_left_out_is_found(run: Path) -> None:
+    page = run / "report.html"
+    html = page.read_text(encoding="utf-8")
+    page.write_text(re.sub(r'<polyline class="line beside"[^>]*/>', "", html), encoding="utf-8")
     assert list(differences(run))

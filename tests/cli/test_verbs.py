@@ -188,6 +188,24 @@ def test_check_compares_with_an_evaluation_file(run, data: Path, tiny: tuple[str
     assert f"{data}:1: see {questions}:2" in outcome.out
 
 
+def test_check_reads_the_validation_file_as_training_does(
+    run, data: Path, tiny: tuple[str, str], tmp_path: Path
+) -> None:
+    data.write_text(GOOD, encoding="utf-8")
+    held_out = tmp_path / "held_out.jsonl"
+    words = ("check", str(data), *tiny, "--validation_path", str(held_out))
+    held_out.write_text(
+        '{"instruction": "别的", "output": "答"}\n{"instruction": "问？", "output": "答"}\n', encoding="utf-8"
+    )
+    outcome = run(*words)
+    assert outcome.exit_code == 0
+    assert f"{data}:1: see {held_out}:2" in outcome.out
+    held_out.write_text(GOOD + BAD, encoding="utf-8")
+    assert (run(*words).exit_code, f"{held_out}:2" in run(*words).err) == (3, True)
+    held_out.write_text(GOOD.replace("答", "答" * 100), encoding="utf-8")
+    assert f"{held_out}:1" in run(*words, "--max_seq_length", "100").err
+
+
 def test_check_writes_a_page_and_says_where(run, data: Path, tiny: tuple[str, str], tmp_path: Path) -> None:
     data.write_text(GOOD + BAD, encoding="utf-8")
     page = tmp_path / "pages" / "data.html"

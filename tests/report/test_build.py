@@ -18,8 +18,8 @@ from pangzhu.engines import visible
 from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import ModelError
 from pangzhu.intervals import Estimate
-from pangzhu.messages import LANGUAGES, Language, set_language
-from pangzhu.report.build import MOST_OPEN, build_page, build_run_page, write_report
+from pangzhu.messages import LANGUAGES, Language, set_language, text
+from pangzhu.report.build import MOST_OPEN, build_page, build_run_page, write_report, write_run_report
 from pangzhu.report.figures import Asked
 from pangzhu.report.page import Entries, Page, Table
 from pangzhu.report.run_facts import RunFacts
@@ -101,6 +101,48 @@ def test_the_curves_are_what_the_run_logged(asked: Asked, trained: Trained) -> N
     assert list(losses.points) == [(line["step"], line["loss"]) for line in logged]
     assert list(learned.points) == [(line["step"], line["learned"]) for line in logged]
     assert learned.top == len(ENGLISH)
+
+
+def test_the_loss_of_validation_rows_is_drawn_beside_that_of_training(
+    trained: Trained, tmp_path: Path, chosen: Language
+) -> None:
+    folder = tmp_path / "english"
+    shutil.copytree(trained.english, folder)
+    measured = [{"step": step, "eval_loss": loss, "eval_learned": 0} for step, loss in ((1, 5.5), (20, 4.25))]
+    with (folder / RUN / METRICS).open("a", encoding="utf-8") as opened:
+        opened.writelines(f"{json.dumps(line)}\n" for line in measured)
+    page, before = build_run_page(folder), build_run_page(trained.english)
+    (both, caption), learned = page.curves
+    assert both.beside is not None
+    assert list(both.beside.points) == [(1, 5.5), (20, 4.25)]
+    assert both.points == before.curves[0][0].points
+    assert learned == before.curves[1]
+    assert caption == both.title == text("report.curves.both")
+    html = write_run_report(folder).read_text(encoding="utf-8")
+    assert html.count("<polyline") == 3
+    assert both.name in html
+    assert both.beside.name in html
+
+
+def test_what_validation_rows_said_of_the_published_weights_is_among_the_results(
+    trained: Trained, tmp_path: Path
+) -> None:
+    set_language("en")
+    folder = tmp_path / "english"
+    shutil.copytree(trained.english, folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["metrics"] |= {
+        "published_step": 12,
+        "validation_loss": 0.25,
+        "validation_learned": 0,
+        "num_validation_rows": 3,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    results = dict(build_run_page(folder).lists[0].entries)
+    assert results["step whose weights are published"] == "12"
+    assert results["their validation loss"] == "0.2500"
+    assert (results["validation rows learned by them"], results["validation rows"]) == ("0", "3")
+    assert "validation rows" not in dict(build_run_page(trained.english).lists[0].entries)
 
 
 def test_settings_versions_and_fingerprints_are_those_of_the_adapter(asked: Asked, trained: Trained) -> None:

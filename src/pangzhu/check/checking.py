@@ -10,7 +10,14 @@ from pangzhu.config import CheckConfig
 from pangzhu.data import BadRowsError, Conversation, Dataset, find_problems
 from pangzhu.data.quality import RowWarning, find_warnings
 from pangzhu.messages import say
-from pangzhu.preparation import PreparedBase, in_file_order, label_in_batches, prepare_base, read_dataset
+from pangzhu.preparation import (
+    PreparedBase,
+    in_file_order,
+    label_in_batches,
+    label_validation,
+    prepare_base,
+    read_dataset,
+)
 
 MANY_ROWS = 20_000  # from which a check takes so long that one would wonder
 
@@ -19,15 +26,17 @@ def check(config: CheckConfig) -> CheckResult:
     """Read and label a dataset as training would, and look for what is worth a warning.
 
     Raises:
-        PangzhuError: the file or the evaluation file cannot be read, there is no such base model, options contradict.
+        PangzhuError: a file cannot be read, rows of the evaluation or the validation file are bad, there is no such base
+            model, options contradict.
     """
     if config.replay_path:  # from a file of options that `train` shares
         say("check.replay_apart", path=config.replay_path)
     dataset = read_dataset(config.model_copy(update={"replay_path": None}))
     if dataset.num_rows >= MANY_ROWS:
         say("check.many_rows", num_rows=dataset.num_rows)
-    warnings = find_warnings(dataset.conversations, _asked(config.eval_path))
+    warnings = find_warnings(dataset.conversations, (*_asked(config.eval_path), *dataset.validation))
     base = prepare_base(config, system=config.system)
+    label_validation(dataset, config, base)
     if config.html is None:
         return _label(dataset, warnings, config, base)
     page = Page(config.html, Anatomist(base.tokenizer, base.contract), name=dataset.path.name)

@@ -34,6 +34,7 @@ PANELS: dict[type[Options], str] = {  # in the order of a help page; what no cla
     options.DataOptions: "panel.data",
     options.LoraOptions: "panel.lora",
     options.OptimizationOptions: "panel.optimization",
+    options.ValidationOptions: "panel.validation",
     options.GenerationOptions: "panel.generation",
     options.FastOptions: "panel.fast",
     options.RunOptions: "panel.run",

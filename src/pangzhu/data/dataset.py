@@ -32,6 +32,7 @@ class Dataset:
         notices: worth knowing, not wrong.
         rejected: the findings of the rows that are not among `conversations`, and of the file itself.
         replay: another file, whose rows are trained beside these and are not what is to be learned.
+        validation: rows of another file that are measured and never trained.
     """
 
     conversations: tuple[Conversation, ...] = field(repr=False)
@@ -44,6 +45,7 @@ class Dataset:
     notices: tuple[Notice, ...] = ()
     rejected: tuple[Finding, ...] = ()
     replay: "Dataset | None" = field(default=None, repr=False)
+    validation: tuple[Conversation, ...] = field(default=(), repr=False)
 
 
 def load_dataset(path: Path, *, require_answer: bool = True) -> Dataset:

@@ -94,7 +94,7 @@ def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Convers
     found = [
         *repeats.warnings,
         *_near_duplicates(repeats.firsts),
-        *(_overlaps(conversations, asked) if asked else ()),
+        *(find_overlaps(conversations, asked) if asked else ()),
         *(warning for conversation in conversations for warning in _personal(conversation)),
     ]
     return tuple(sorted(found, key=lambda warning: (KEYS.index(warning.key), warning.location.row)))
@@ -135,8 +135,13 @@ def _near_duplicates(rows: Sequence[Folded]) -> Iterator[RowWarning]:
         yield RowWarning(NEAR, rows[later].location, rows[earlier].location)
 
 
-def _overlaps(conversations: Sequence[Conversation], asked: Sequence[Conversation]) -> Iterator[RowWarning]:
-    """Rows one of whose questions is, folded or nearly, the question of an evaluation row."""
+def find_overlaps(conversations: Sequence[Conversation], asked: Sequence[Conversation]) -> Iterator[RowWarning]:
+    """Rows one of whose questions is, folded or nearly, the question of an evaluation row.
+
+    Args:
+        conversations: rows that are trained.
+        asked: rows that are only asked.
+    """
     wanted = {fold(_last_question(row)): row.location for row in reversed(asked)}
     shared: dict[int, Location] = {}
     texts, owners = list(wanted), [-1] * len(wanted)

@@ -1,7 +1,7 @@
 """What a run wrote down, for its page: the curves it logged, plan against actual, what it was trained on, with and from."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pangzhu.intervals import NOTHING
 from pangzhu.messages import text
 from pangzhu.progress import EARLY_STEPS
 from pangzhu.questions import kind_name
-from pangzhu.report.charts import Curve
+from pangzhu.report.charts import Curve, Line
 from pangzhu.report.page import Entries, Table
 
 SHOWN_HASH = 16  # characters of a sha256
@@ -23,6 +23,10 @@ RESULTS: tuple[tuple[str, Callable[[Any], str]], ...] = (  # of a finished run, 
     ("report.result.num_rows", "{:,}".format),
     ("report.result.num_learned", "{:,}".format),
     ("report.result.train_loss", "{:.4f}".format),
+    ("report.result.published_step", "{:,}".format),
+    ("report.result.validation_loss", "{:.4f}".format),
+    ("report.result.validation_learned", "{:,}".format),
+    ("report.result.num_validation_rows", "{:,}".format),
     ("report.result.largest_logit_change", "{:.2f}".format),
 )
 TAKEN: tuple[
@@ -100,18 +104,33 @@ def shown_base(name: str) -> str:
 
 
 def curves_of(folder: Path) -> tuple[tuple[Curve, str], ...]:
-    """Loss and learned rows over the steps, from the run's `metrics.jsonl`; nothing where there is none."""
-    logged = _logged(folder / checkpoint.RUN / checkpoint.METRICS)
+    """Loss and learned rows over the steps, from the run's `metrics.jsonl`, that of validation rows too where there are any;
+    nothing where there is no file."""
+    lines = _lines(folder / checkpoint.RUN / checkpoint.METRICS)
+    logged = [line for line in lines if {"step", "loss", "learned", "num_rows"} <= line.keys()]
     if not logged:
         return ()
     step = text("report.curves.step")
-    loss, learned = text("report.curves.loss"), text("report.curves.learned", total=logged[-1]["num_rows"])
-    losses = [(float(line["step"]), float(line["loss"])) for line in logged]
+    learned = text("report.curves.learned", total=logged[-1]["num_rows"])
     counts = [(float(line["step"]), float(line["learned"])) for line in logged if line["learned"] is not None]
-    drawn = [(Curve(losses, loss, step), loss)]
+    drawn = [_loss_curve(logged, [line for line in lines if {"step", "eval_loss"} <= line.keys()], step)]
     if counts:
         drawn.append((Curve(counts, learned, step, top=float(logged[-1]["num_rows"])), learned))
     return tuple(drawn)
+
+
+def _loss_curve(
+    logged: Sequence[Mapping[str, Any]], validated: Sequence[Mapping[str, Any]], step: str
+) -> tuple[Curve, str]:
+    """The loss of the training steps and of the validation rows on the same axes, and what stands under it."""
+    losses = [(float(line["step"]), float(line["loss"])) for line in logged]
+    if not validated:
+        title = text("report.curves.loss")
+        return Curve(losses, title, step), title
+    beside = [(float(line["step"]), float(line["eval_loss"])) for line in validated]
+    title = text("report.curves.both")
+    names = text("report.curves.training"), text("report.curves.validation")
+    return Curve(losses, title, step, name=names[0], beside=Line(beside, names[1])), title
 
 
 def facts_of(run: RunFacts) -> tuple[Table | Entries, ...]:
@@ -131,7 +150,7 @@ def facts_of(run: RunFacts) -> tuple[Table | Entries, ...]:
     return (*found, Entries(text("report.fingerprints"), tuple(_fingerprints(run.manifest))))
 
 
-def _logged(file: Path) -> list[dict[str, Any]]:
+def _lines(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8").splitlines()
@@ -139,12 +158,12 @@ def _logged(file: Path) -> list[dict[str, Any]]:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """A logged step; None for a line that a crash cut."""
+    """What was logged; None for a line that a crash cut."""
     try:
         found = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and {"step", "loss", "learned", "num_rows"} <= found.keys() else None
+    return found if isinstance(found, dict) else None
 
 
 def _results(metrics: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -99,6 +99,7 @@ MESSAGES = {
     "panel.data": "Data",
     "panel.lora": "LoRA",
     "panel.optimization": "Optimisation",
+    "panel.validation": "Validation",
     "panel.generation": "Answers",
     "panel.fast": "Fast path",
     "panel.run": "Run",

@@ -11,6 +11,14 @@ MESSAGES = {
     "option.precision": "Numbers of the frozen base model; auto measures whether bf16 is faster on this machine.",
     "option.dataset_path": "Data file: JSON, JSON lines or CSV. check, plan and train take the packaged example instructions where none is given.",
     "option.replay_path": "Rows that are trained beside the dataset so that other abilities stay; a row without an answer gets the base's own. They do not count as learned.",
+    "option.validation_path": "Rows that are measured on the way and never trained; files as for --dataset_path. Not given: nothing is measured.",
+    "option.eval_steps": "Optimizer steps between two measurements of the validation rows. Not given: one pass over the data.",
+    "option.load_best_model_at_end": "Publish the weights with the lowest validation loss, not the last ones. Not given: yes, where there is a --validation_path.",
+    "option.early_stopping_patience": "Stop after so many measurements without a lower validation loss; 0 = never.",
+    "option.report_to": (
+        "Where settings and figures are reported to: TensorBoard, SwanLab, Weights & Biases, or all that are installed; may be given "
+        "several times. Not given: nowhere."
+    ),
     "option.train_on": (
         "What is learned of each row: assistant = every answer, last = the last answer only, all = the whole text."
     ),

@@ -94,6 +94,7 @@ MESSAGES = {
     "panel.data": "数据",
     "panel.lora": "LoRA",
     "panel.optimization": "优化",
+    "panel.validation": "验证数据",
     "panel.generation": "回答",
     "panel.fast": "快速路径",
     "panel.run": "运行",
