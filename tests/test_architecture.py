@@ -36,11 +36,11 @@ LAYERS = (  # a module imports from its own line and from those below it
         "advice",
     },
     {"step", "batching", "preparation"},
-    {"fast", "model", "adapter", "checkpoint", "card"},
+    {"fast", "model", "adapter", "condition", "checkpoint", "card"},
     {"template", "tokenization", "sources", "machine", "gate", "tables"},
     {"intervals", "measures", "questions"},
     {"data", "config"},
-    {"messages", "errors"},
+    {"messages", "errors", "json_text"},
     {"examples", "pangzhu"},
 )
 LIGHT = ("data", "config", "messages", "errors", "cli")

@@ -53,7 +53,7 @@ def _write_report(found: "Comparison", output_dir: Path, adapters: tuple[str, ..
     from pangzhu.report.build import REPORT, write_report
     from pangzhu.report.figures import Asked
 
-    asked = Asked(found.base_name, found.models, found.rows)
+    asked = Asked(found.base_name, found.models, found.rows, conditions=found.conditions)
     write_report(output_dir / REPORT, asked, named_folders(adapters))
 
 

@@ -1,8 +1,8 @@
 """All questions and answers of one comparison, and the figures they give."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,11 @@ from pangzhu import gate
 from pangzhu.compare import tables
 from pangzhu.compare.figures import MEASURES, Detail, Gain, Measure, Score, detail_of, gain_of, score_of
 from pangzhu.compare.rows import ComparedRow
+from pangzhu.condition import Condition
 from pangzhu.engines.transformers import BASE
 from pangzhu.intervals import Share
 from pangzhu.measures import normalized
+from pangzhu.messages import text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -26,12 +28,14 @@ MAY_RECITE = "untaught"  # the kind in which a taught answer is a wrong one
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows; `models` in the order of their columns, the base first. `shortfalls` is what `--fail_under` found."""
+    """All rows; `models` in the order of their columns, the base first. `shortfalls` is what `--fail_under` found,
+    `conditions` what each adapter's files say."""
 
     models: tuple[str, ...]
     base_name: str
     rows: tuple[ComparedRow, ...]
     shortfalls: tuple[gate.Shortfall, ...] = ()
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -65,6 +69,10 @@ class Comparison:
             return None
         return gain_of(self._of_kind(kind), model, BASE, measure)
 
+    def num_broken_off(self, model: str) -> int:
+        """Answers that broke off, since the model's probabilities were no numbers."""
+        return sum(row.answers[model].broke_off for row in self.rows)
+
     def gains(self) -> list[Gain]:
         """Every model against the base, by every measure that a kind is asked by."""
         found = (
@@ -88,10 +96,12 @@ class Comparison:
         }
 
     def render(self) -> "Group":
-        """The answers side by side, then the figures."""
+        """The answers side by side, then the figures, and what a reader must know of them."""
         from rich.console import Group
+        from rich.text import Text
 
-        return Group(self.answers_table(self.rows), self.scores_table(), self.details_table())
+        remarks = map(Text, self._remarks())
+        return Group(self.answers_table(self.rows), self.scores_table(), self.details_table(), *remarks)
 
     def answers_table(self, rows: Sequence[ComparedRow]) -> tables.AnswersTable:
         """Each model's answer to some of the questions; what is right is marked."""
@@ -115,6 +125,11 @@ class Comparison:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows_as_json())
         file.write_text("".join(lines), encoding="utf-8")
         return file
+
+    def _remarks(self) -> list[str]:
+        broken = {model: num for model in self.models if (num := self.num_broken_off(model))}
+        total = len(self.rows)
+        return [text("compare.broke_off", model=model, num=num, total=total) for model, num in broken.items()]
 
     def _of_kind(self, kind: str) -> list[ComparedRow]:
         return [row for row in self.rows if row.kind == kind]

@@ -1,13 +1,16 @@
 """Answers and measures as the tables of a page, and as what a verdict is given on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from pangzhu.choices import ChoiceShare, nothing_shown
 from pangzhu.compare.figures import Gain, Measure, Score, detail_of, gain_of, score_of
 from pangzhu.compare.rows import ComparedRow
+from pangzhu.condition import Condition
 from pangzhu.drift import Drift
 from pangzhu.engines.transformers import BASE
-from pangzhu.intervals import NOTHING, Share, shown_nats, shown_percent, shown_share
+from pangzhu.intervals import NOTHING, shown_nats, shown_percent, shown_share
 from pangzhu.measures import normalized
 from pangzhu.messages import text
 from pangzhu.questions import kind_name
@@ -16,6 +19,7 @@ from pangzhu.report.verdict import Counted, Reached
 from pangzhu.tables import counted
 
 TAUGHT, REWORDED, UNTAUGHT = "taught", "reworded", "untaught"
+MOST_ROUNDING = 1e-6  # nats a token: so far apart two ways of adding up the same numbers in float32 may come
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +32,15 @@ class Asked:
         rows: every question; a row holds the answers of the models that were asked it.
         choices: multiple choice by log-probability.
         drifts: each adapter against the base, on general prompts.
+        conditions: what each adapter's files say.
     """
 
     base_name: str
     models: tuple[str, ...]
     rows: tuple[ComparedRow, ...]
-    choices: tuple[Share, ...] = ()
+    choices: tuple[ChoiceShare, ...] = ()
     drifts: tuple[Drift, ...] = ()
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -59,6 +65,10 @@ class Asked:
         both = [row for row in self.of(model, kind) if BASE in row.answers]
         return gain_of(both, model, BASE, measure) if both and model != BASE else None
 
+    def num_begun(self, model: str) -> int:
+        """Taught questions whose answer begins with the taught one, whether or not it goes on."""
+        return sum(row.begins_rightly(model) for row in self.of(model, TAUGHT))
+
     def num_recited(self, model: str) -> int:
         """Untaught questions answered with a taught answer."""
         known = (row.expected for row in self.rows if row.kind in (TAUGHT, REWORDED))
@@ -70,11 +80,16 @@ def reached_by(asked: Asked, model: str) -> Reached:
     """What one adapter reached."""
     taught, reworded, untaught = (asked.score(model, kind) for kind in (TAUGHT, REWORDED, UNTAUGHT))
     drift = next((found for found in asked.drifts if found.model == model), None)
+    condition = asked.conditions.get(model, Condition())
     same = _same_answers(asked, model)
     return Reached(
-        unchanged=same and drift is not None and drift.agreement.value == 1 and drift.kl.value == 0,
+        unchanged=condition.adds_nothing or (same and drift is not None and _is_still(drift)),
         same_answers=same and drift is None,
+        broken_off=_broken_off(asked, model, drift),
+        mismatch=condition.mismatch,
+        nearer=_nearer(asked.gain(model, TAUGHT, "rouge_l")),
         taught=Counted(taught.num_right, taught.num_expected),
+        taught_begun=Counted(asked.num_begun(model), taught.num_expected),
         taught_ended=Counted(taught.num_ended, taught.num_rows),
         reworded=Counted(reworded.num_right, reworded.num_expected),
         recited=Counted(asked.num_recited(model), untaught.num_rows),
@@ -112,7 +127,8 @@ def kept_table(asked: Asked) -> Table | None:
     if not rows:
         return None
     columns = (text("report.kept.measure"), text("compare.model"), text("report.kept.figure"))
-    return Table(text("report.kept"), columns, tuple(rows), text("report.kept.intro"))
+    notes = tuple(nothing_shown(asked.choices))
+    return Table(text("report.kept"), columns, tuple(rows), text("report.kept.intro"), notes)
 
 
 def _lines(asked: Asked) -> list[tuple[str, str]]:
@@ -153,7 +169,7 @@ def _rouge(found: float | None, floor: float | None) -> str:
     return f"{100 * found:.0f} ({NOTHING if floor is None else f'{100 * floor:.0f}'})"
 
 
-def _choice(share: Share) -> tuple[str, ...]:
+def _choice(share: ChoiceShare) -> tuple[str, ...]:
     figure = f"{counted(share.num_right, share.num_rows)} · {shown_share(share.num_right, share.num_rows)}"
     gain = f" · {share.gain.in_points()}" if share.gain else ""
     return text("evaluate.choices"), share.model, figure + gain
@@ -173,8 +189,31 @@ def _same_answers(asked: Asked, model: str) -> bool:
     return bool(both) and all(row.answers[model].text == row.answers[BASE].text for row in both)
 
 
-def _choices_lost(choices: Sequence[Share], model: str) -> tuple[float, bool] | None:
-    found = next((share for share in choices if share.model == model and share.gain), None)
+def _is_still(drift: Drift) -> bool:
+    """Whether no probability moved, but for rounding."""
+    return drift.agreement.value == 1 and abs(drift.kl.value) <= MOST_ROUNDING
+
+
+def _broken_off(asked: Asked, model: str, drift: Drift | None) -> Counted | None:
+    """Of all answers those that broke off; None where every probability was a number, drift's included."""
+    answers = [row.answers[model] for row in asked.rows if model in row.answers]
+    num = sum(answer.broke_off for answer in answers)
+    lost = num > 0 or (drift is not None and not math.isfinite(drift.kl.value))
+    return Counted(num, len(answers)) if lost else None
+
+
+def _nearer(gain: Gain | None) -> bool | None:
+    """Whether a gain in likeness is more than chance explains; None where it is not known."""
+    if gain is None:
+        return None
+    return gain.difference.value > 0 and (gain.difference.low is None or gain.difference.low > 0)
+
+
+def _choices_lost(choices: Sequence[ChoiceShare], model: str) -> tuple[float, bool] | None:
+    """Where the base shows nothing there is nothing to lose."""
+    empty = {share.kind for share in choices if share.model == BASE and share.says_nothing}
+    told = (share for share in choices if share.model == model and share.kind not in empty)
+    found = next((share for share in told if share.gain), None)
     if found is None or found.gain is None:
         return None
     return -found.gain.value, found.gain.high is not None and found.gain.high < 0

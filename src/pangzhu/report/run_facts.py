@@ -40,6 +40,12 @@ def curves_of(folder: Path) -> tuple[tuple[Curve, str], ...]:
     return tuple(drawn)
 
 
+def losses_of(folder: Path) -> tuple[float, float] | None:
+    """Loss of the first and the last logged step of a run; None where less than two were logged."""
+    logged = _logged(folder / checkpoint.RUN / checkpoint.METRICS)
+    return (float(logged[0]["loss"]), float(logged[-1]["loss"])) if len(logged) > 1 else None
+
+
 def entries_of(folder: Path) -> tuple[Entries, ...]:
     """What the adapter's manifest and the run's record say: result, settings, environment, fingerprints."""
     manifest = read_manifest(folder)
