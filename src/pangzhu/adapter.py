@@ -229,8 +229,8 @@ def verify_files(folder: Path) -> Manifest:
         if name != CARD and sha256_of(file) != promised:
             raise ModelError("error.adapter.file_changed", where=str(file))
     check_config(folder)
-    if name := _not_finite(read_weights(folder)):
-        raise ModelError("error.adapter.holds_nan", where=f"{folder / WEIGHTS}: {name}")
+    if lost := _not_finite(read_weights(folder)):
+        raise ModelError("error.adapter.holds_nan", where=f"{folder / WEIGHTS}: {lost}")
     return manifest
 
 

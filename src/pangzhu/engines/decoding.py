@@ -72,7 +72,7 @@ def write_in_rounds(
     while writing:
         num_left = options.max_new_tokens - len(answers[writing[0]])
         num_tokens = num_left if len(prompts) == 1 else min(num_left, ROUND_TOKENS)
-        numbers_only = _NumbersOnly(contract.end_of_turn_id)
+        numbers_only = _NumbersOnly(contract.stop_token_ids[0])
         with _matrix_first(model, num_rows=len(writing)):
             written = model.generate(
                 input_ids=input_ids,
@@ -85,10 +85,10 @@ def write_in_rounds(
         num_before = input_ids.shape[1]
         going_on = []
         for place, new in enumerate(written.sequences[:, num_before:].tolist()):
-            ids = _up_to_stop(new, contract.stop_token_ids)
-            broke_off = numbers_only.ended_at(place, len(ids))
+            kept_ids = _up_to_stop(new, contract.stop_token_ids)
+            broke_off = numbers_only.ended_at(place, len(kept_ids))
             answer = answers[writing[place]]
-            answer += ids[:-1] if broke_off else ids
+            answer += kept_ids[:-1] if broke_off else kept_ids
             if not broke_off and _goes_on(answer, contract, options):
                 going_on.append(place)
         writing = [writing[place] for place in going_on]
