@@ -1,10 +1,10 @@
 """`python -m benchmarks.check_report FOLDER`: every figure of a report, computed again from what the run wrote down.
 
-It shares no code with the package: the answers are read from `run/answers.jsonl` and `run/recall/answers.jsonl`, curves, steps,
-rows and tokens from `run/metrics.jsonl`, choices and drift from `run/evaluation.json`, and the page as a browser would. What
-only a clock or a system could tell (minutes, memory) is held against `run/record.json`; hashes are taken of the files again;
-the model card must say what the page says. Figures that are drawn by lot (intervals of gains, the floor of ROUGE-L) are not drawn
-again. Exits 1 where a figure differs.
+It shares no code with the package: the answers are read from `run/answers.jsonl` and `run/recall/answers.jsonl`, curves,
+steps, rows and tokens from `run/metrics.jsonl`, choices and drift from `run/evaluation.json`, and the page as a browser
+would. What only a clock or a system could tell (minutes, memory) is held against `run/record.json`; hashes are taken of the
+files again; the model card must say what the page says. Figures that are drawn by lot (intervals of gains, the floor of
+ROUGE-L) are not drawn again. Exits 1 where a figure differs.
 """
 
 import hashlib

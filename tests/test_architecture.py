@@ -53,11 +53,11 @@ LAYERS = (  # a module imports from its own line and from those below it
         "validation",
     },
     {"step", "batching", "preparation"},
-    {"fast", "model", "adapter", "checkpoint"},
+    {"fast", "model", "adapter", "condition", "checkpoint"},
     {"template", "tokenization", "sources", "machine", "gate", "tables"},
     {"intervals", "measures", "questions"},
     {"data", "config"},
-    {"messages", "errors"},
+    {"messages", "errors", "json_text"},
     {"examples", "pangzhu"},
 )
 LIGHT = ("data", "config", "messages", "errors", "cli")

@@ -1,9 +1,18 @@
 """Multiple choice: the log-probability of a choice is that of its tokens after the prompt, however rows are packed."""
 
+import math
+
 import pytest
 import torch
 
-from pangzhu.choices import check_choices, choice_log_probs, measure_choices, spell_choices
+from pangzhu.choices import (
+    ChoiceShare,
+    check_choices,
+    choice_log_probs,
+    measure_choices,
+    nothing_shown,
+    spell_choices,
+)
 from pangzhu.data.conversation import Conversation
 from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import BASE, TransformersEngine
@@ -78,6 +87,59 @@ def test_what_is_taught_is_the_most_probable_choice(engine: TransformersEngine) 
     assert english.gain is not None
     assert english.gain.value == pytest.approx(1 - base.value)
     assert chinese.num_right < 4
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, engine: TransformersEngine, picks: dict[str, str]) -> list[ChoiceShare]:
+    """What comes of it where each model picks these letters, one a question; of as many questions, B is right."""
+
+    def log_probs(_engine: object, name: str, rows: list[Conversation]) -> list[list[float]]:
+        return [
+            [0.0 if choice == pick else -5.0 for choice in choices_of(row)]
+            for row, pick in zip(rows, picks[name], strict=True)
+        ]
+
+    monkeypatch.setattr("pangzhu.choices.choice_log_probs", log_probs)
+    rows = [
+        conversation(f"{n}?", "B", choices="A,B,C,D", fact=f"f{n}", kind="general") for n in range(len(picks[BASE]))
+    ]
+    return measure_choices(engine, rows)
+
+
+def test_a_base_at_chance_leaves_nothing_to_lose_and_that_is_said(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = counted(monkeypatch, engine, {BASE: "ABCD" * 5, "english": "ABCD" * 5, "chinese": "CCDD" * 5})
+    base = found[0]
+    assert (base.chance, base.num_right, base.favourite, base.num_favourite) == (0.25, 5, "A", 5)
+    assert (base.at_chance, base.has_one_choice, base.says_nothing) == (True, False, True)
+    (sentence,) = nothing_shown(found)
+    assert "the base has 5 of 20 right, and guessing gives 25%" in sentence
+
+
+def test_a_base_that_picks_one_choice_whatever_is_asked_shows_nothing_even_where_it_is_the_right_one(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = {BASE: "B" * 19 + "A", "english": "B" * 20, "chinese": "A" * 20}
+    found = counted(monkeypatch, engine, letters)
+    assert (found[0].at_chance, found[0].has_one_choice) == (False, True)
+    (sentence,) = nothing_shown(found)
+    assert "picks “B” in 19 of 20 questions" in sentence
+
+
+def test_what_shows_something_is_not_remarked_on(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    able = "BBBBBBBBBBBBBBCDAACD"
+    assert nothing_shown(counted(monkeypatch, engine, {BASE: able, "english": "C" * 20, "chinese": able})) == []
+    guessing = "ABCD" * 5
+    assert nothing_shown(counted(monkeypatch, engine, {BASE: guessing, "english": able, "chinese": able})) == []
+    assert nothing_shown(counted(monkeypatch, engine, {BASE: guessing, "english": able, "chinese": guessing})) != []
+
+
+def test_log_probabilities_that_are_no_numbers_are_known(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.choices.choice_log_probs", lambda *_: [[math.nan] * 4] * 2)
+    share = measure_choices(engine, LETTERS[:2])[0]
+    assert (share.finite, share.num_right, share.num_favourite) == (False, 0, 0)
 
 
 def test_rows_without_choices_are_not_asked(engine: TransformersEngine) -> None:

@@ -509,6 +509,20 @@ def test_every_choice_of_the_general_questions_can_be_told_from_the_others() -> 
         assert [named_choice(f"答案是{choice}。", choices) for choice in choices] == list(choices)
 
 
+@pytest.mark.parametrize(
+    ("answer", "begins"),
+    [("answer 11. answer 11. an", True), ("Answer 11", False), ("answer 1", False), ("answer, 11!", True), ("", False)],
+)
+def test_an_answer_that_runs_on_may_still_begin_rightly(answer: str, begins: bool) -> None:
+    assert row(answer, expected="answer 11.").begins_rightly("base") is begins
+
+
+def test_of_a_choice_and_of_json_the_whole_answer_decides_whether_it_begins_rightly() -> None:
+    assert row("B", expected="B", choices=("A", "B")).begins_rightly("base")
+    assert not row("{}{}", expected="{}").begins_rightly("base")
+    assert not row("anything", expected=None).begins_rightly("base")
+
+
 # --- the bar -----------------------------------------------------------------------------------------------------
 
 MIXED = [*rows_of(ENGLISH, kind="taught"), {"instruction": "five?", "output": "answer 55.", "kind": "reworded"}]
@@ -538,6 +552,18 @@ def test_what_falls_short_ends_with_8_after_the_figures_are_shown_and_written(
     found = json.loads(command(*words, "--fail_under", "reworded=0.8", "--json").out)
     assert found["ok"] is False
     assert found["shortfalls"] == [{"model": "law", "kind": "reworded", "share": 0.0, "required": 0.8}]
+
+
+def test_a_bar_for_questions_without_answers_is_refused_before_any_model_is_loaded(
+    config: Callable[..., CompareConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.compare.load_engine", lambda *_, **__: pytest.fail("loaded"))
+    rows = [*rows_of(ENGLISH, kind="taught"), {"instruction": "Hello!", "kind": "general"}]
+    with pytest.raises(PangzhuError) as refused:
+        compare(config(write_rows(tmp_path / "q.jsonl", rows), fail_under=("general=0.5",)))
+    assert refused.value.exit_code == 2
+    assert "“general” give no answers" in str(refused.value)
+    assert "taught" in refused.value.fix
 
 
 @pytest.mark.parametrize("fault", ["bar", "format"])

@@ -1,6 +1,7 @@
 """Loss and exact recall: the loss is the cross entropy, and exact is what greedy decoding would write."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from pangzhu import step
+from pangzhu.choices import ChoiceShare
 from pangzhu.compare import ask
 from pangzhu.config import CompareConfig
 from pangzhu.data.conversation import Conversation, Turn
@@ -378,11 +380,16 @@ def test_bad_choices_and_formats_are_refused_before_any_model_is_loaded(
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_every_figure_stands_whole_in_tables_of_eighty_columns(language: str) -> None:
     set_language(language)  # type: ignore[arg-type]
-    shares = (Share(BASE, "general", 40, 100), Share("law", "general", 38, 100, Estimate(-0.02, -0.05, 0.01)))
+    lost = Estimate(-0.02, -0.05, 0.01)
+    shares = (Share(BASE, "general", 40, 100), Share("law", "general", 38, 100, lost))
+    guessed = (
+        ChoiceShare(BASE, "general", 40, 100, chance=0.25, favourite="A", num_favourite=95),
+        ChoiceShare("law", "general", 38, 100, lost, chance=0.25),
+    )
     found = Evaluation(
         "base",
         tuple(Measured(name, "reworded", 68, 12.3456, 48, 2, 60) for name in (BASE, "law")),
-        choices=shares,
+        choices=guessed,
         formats=shares,
         drifts=(Drift("law", 130, 2345, Estimate(0.915, 0.89, 0.94), Estimate(0.123, 0.1, 0.15)),),
     )
@@ -391,6 +398,29 @@ def test_every_figure_stands_whole_in_tables_of_eighty_columns(language: str) ->
     cells = {piece.strip() for line in lines for piece in line.split("│")}
     assert {"48/68", "60/68", "71% [59–80]", "38/100", "38% [29–48]", "-2 [-5,1]"} <= cells
     assert {"2345", "91.5% [89.0–94.0]", "0.123 [0.100–0.150]"} <= cells
+
+
+def test_multiple_choice_that_shows_nothing_is_told_below_its_table() -> None:
+    lost = Estimate(0.0, -0.1, 0.1)
+    base = ChoiceShare(BASE, "general", 24, 100, chance=0.25, favourite="C", num_favourite=40)
+    guessing = Evaluation("base", (), choices=(base, ChoiceShare("law", "general", 24, 100, lost, chance=0.25)))
+    (remark,) = guessing.remarks
+    assert "(general) shows nothing: the base has 24 of 100 right, and guessing gives 25%" in remark
+    assert squeezed(remark) in squeezed(printed(guessing.render(), 80))
+    able = ChoiceShare(BASE, "general", 61, 100, chance=0.25, favourite="C", num_favourite=40)
+    assert Evaluation("base", (), choices=(able,)).remarks == ()
+
+
+def test_a_model_whose_figures_are_no_numbers_is_told_once() -> None:
+    lost = Estimate(math.nan)
+    found = Evaluation(
+        "base",
+        (Measured(BASE, "taught", 4, 0.5, 2, 0, 4), Measured("law", "taught", 4, math.nan, 0, 0, 0)),
+        choices=(ChoiceShare("law", "general", 0, 9, finite=False), ChoiceShare("tax", "general", 0, 9, finite=False)),
+        drifts=(Drift("law", 1, 9, Estimate(0.0), lost), Drift("odd", 1, 9, Estimate(0.0), lost)),
+    )
+    assert [remark.partition(":")[0] for remark in found.remarks] == ["law", "tax", "odd"]
+    assert math.isnan(found.measured[1].perplexity)
 
 
 def test_a_file_of_choices_alone_has_no_loss_and_its_bar_is_the_choices(
@@ -416,8 +446,9 @@ def test_general_questions_may_go_without_an_answer_where_drift_is_measured(
     for more in ({"skip_drift": True}, {"adapter": ()}):
         with pytest.raises(BadRowsError, match=r"rows\.jsonl:1"):
             evaluate(config(file, **more))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         evaluate(config(file, fail_under=("general=0.5",)))
+    assert refused.value.key == "error.gate.nothing_counted"
 
 
 def test_a_question_that_leaves_no_room_for_its_answer_is_refused_with_its_line(

@@ -72,7 +72,16 @@ def test_what_falls_short_is_said_with_its_kind_and_its_counts(said: list[str]) 
 
 
 def test_a_kind_that_the_file_has_not_is_refused_with_those_it_has() -> None:
-    gate.require_kinds({"taught": 1.0}, ["taught", "general"])
+    gate.require_kinds({"taught": 1.0}, ["taught", "general"], answered=["taught"])
     with pytest.raises(UsageError) as refused:
-        gate.require_kinds({"reworded": 1.0}, ["taught", "general"])
+        gate.require_kinds({"reworded": 1.0}, ["taught", "general"], answered=["taught", "general"])
     assert "taught, general" in str(refused.value)
+
+
+@pytest.mark.parametrize(("answered", "known"), [(["taught"], "taught"), ([], "–")])
+def test_a_kind_without_answers_is_refused_with_those_that_have_some(answered: list[str], known: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        gate.require_kinds({"general": 0.5}, ["taught", "general"], answered=answered)
+    assert refused.value.exit_code == 2
+    assert "“general” give no answers" in refused.value.what
+    assert refused.value.fix.endswith(f"a kind that has some: {known}.")

@@ -95,13 +95,18 @@ def ask(engine: TransformersEngine, name: str, question: str, options: Generatio
     return engine.generate(engine.prompt([Turn("user", question)], name), name, options)
 
 
+def vouch_for(adapter: Path, name: str) -> None:
+    """Let an adapter's manifest promise a file as it is now, as whoever spoilt it on purpose would."""
+    manifest = json.loads((adapter / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"][name] = hashlib.sha256((adapter / name).read_bytes()).hexdigest()
+    (adapter / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
 def with_system(adapter: Path, system: str) -> Path:
     """Give an adapter's prompt contract a system text, as if it had been trained with it."""
     contract = json.loads((adapter / PROMPT).read_text(encoding="utf-8"))
     (adapter / PROMPT).write_text(json.dumps(contract | {"system": system}), encoding="utf-8")
-    manifest = json.loads((adapter / MANIFEST).read_text(encoding="utf-8"))
-    manifest["files"][PROMPT] = hashlib.sha256((adapter / PROMPT).read_bytes()).hexdigest()
-    (adapter / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    vouch_for(adapter, PROMPT)
     return adapter
 
 

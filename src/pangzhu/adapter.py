@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -40,6 +40,14 @@ NUM_PROOF_LOGITS = 64
 MOST_RANK = 1024
 MOST_ALPHA = 1e6
 LIBRARIES = ("torch", "transformers", "peft", "pangzhu")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseMismatch:
+    """An adapter beside another base than its own: how its own was named, and the parts of the fingerprint that differ."""
+
+    base: str
+    parts: tuple[str, ...]
 
 
 class Rows(Protocol):
@@ -154,8 +162,8 @@ def prove_adapter(folder: Path, model: "PeftModel", rows: Rows) -> float:
         The largest difference between the adapter's logits and the base's.
 
     Raises:
-        VerificationError: a weight is not finite, every B is zero, the adapter changes nothing, or what was loaded
-            differs from what was trained.
+        VerificationError: a weight or a logit is not finite, every B is zero, the adapter changes nothing, or what was
+            loaded differs from what was trained.
     """
     import torch
 
@@ -171,6 +179,8 @@ def prove_adapter(folder: Path, model: "PeftModel", rows: Rows) -> float:
         loaded = _logits(model, rows)
     model.set_adapter(trained_name)
     model.delete_adapter("proof")
+    if not trained.isfinite().all():  # and no NaN equals another
+        raise VerificationError("error.adapter.logits_not_finite", where=str(folder))
     if not torch.equal(loaded, trained):
         raise VerificationError("error.adapter.loaded_differs", where=str(folder))
     change = float((trained.float() - plain.float()).abs().max())
@@ -225,7 +235,8 @@ def verify_files(folder: Path) -> Manifest:
     """The manifest, once every file has been found to be the one it names.
 
     Raises:
-        ModelError: a file is missing or changed, a pickle stands in for the weights, or there is no manifest.
+        ModelError: a file is missing or changed, a pickle stands in for the weights, a weight is no number, or there is
+            no manifest.
     """
     if (folder / "adapter_model.bin").exists():
         raise ModelError("error.adapter.pickle", where=str(folder / "adapter_model.bin"))
@@ -237,7 +248,30 @@ def verify_files(folder: Path) -> Manifest:
         if name != CARD and sha256_of(file) != promised:
             raise ModelError("error.adapter.file_changed", where=str(file))
     check_config(folder)
+    if lost := _not_finite(read_weights(folder)):
+        raise ModelError("error.adapter.holds_nan", where=f"{folder / WEIGHTS}: {lost}")
     return manifest
+
+
+def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
+    """The adapter's tensors by name.
+
+    Raises:
+        ModelError: the file is no safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as broken:
+        raise ModelError("error.adapter.unloadable", where=str(folder / WEIGHTS), reason=str(broken)) from broken
+    return weights
+
+
+def adds_nothing(weights: "Mapping[str, torch.Tensor]") -> bool:
+    """Whether every B is zero: nothing was trained, and the base stays as it is whatever it is asked."""
+    return not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
 
 
 def check_config(folder: Path) -> None:
@@ -262,20 +296,21 @@ def check_config(folder: Path) -> None:
             raise ModelError("error.adapter.config_refused", where=str(folder / CONFIG), name=name)
 
 
-def check_base(manifest: Manifest, base_folder: Path, *, allow_mismatch: bool = False) -> None:
-    """Refuse a base other than the one the adapter was trained on.
+def check_base(manifest: Manifest, base_folder: Path, *, allow_mismatch: bool = False) -> BaseMismatch | None:
+    """Refuse a base other than the one the adapter was trained on; where it is allowed, say so and give what differs.
 
     Raises:
         ModelError: another base; names the parts that differ.
     """
     differences = manifest.base.fingerprint.differences(base_fingerprint(base_folder))
     if not differences:
-        return
+        return None
     if not allow_mismatch:
         raise ModelError(
             "error.adapter.wrong_base", where=str(base_folder), base=manifest.base.name, parts=", ".join(differences)
         )
     say("adapter.base_mismatch_allowed", base=manifest.base.name, parts=", ".join(differences))
+    return BaseMismatch(manifest.base.name, tuple(differences))
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,14 +367,16 @@ def _write_config(folder: Path, model: "PeftModel", base_name: str) -> None:
 
 
 def _prove_weights(folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    weights = load_file(folder / WEIGHTS)
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise VerificationError("error.adapter.not_finite", where=f"{folder / WEIGHTS}: {name}")
-    if not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name):
+    weights = read_weights(folder)
+    if name := _not_finite(weights):
+        raise VerificationError("error.adapter.not_finite", where=f"{folder / WEIGHTS}: {name}")
+    if adds_nothing(weights):
         raise VerificationError("error.adapter.b_zero", where=str(folder / WEIGHTS))
+
+
+def _not_finite(weights: "Mapping[str, torch.Tensor]") -> str | None:
+    """The first tensor with NaN or infinity in it, or None."""
+    return next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
 
 
 def _logits(model: "PeftModel", rows: Rows) -> "torch.Tensor":

@@ -118,7 +118,7 @@ class Session:
     def _answer(self, ids: list[int], name: str, write: Write | None) -> Answer:
         answer = self.engine.generate(ids, name, self.options, write=write)
         if not answer.ended:
-            say("chat.cut", max_new_tokens=self.options.max_new_tokens)
+            say("chat.broke_off" if answer.broke_off else "chat.cut", max_new_tokens=self.options.max_new_tokens)
         return answer
 
     def _fit(self, turns: Sequence[Turn], name: str) -> tuple[list[int], list[Turn]]:

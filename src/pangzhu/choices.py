@@ -5,13 +5,17 @@ letters do, are asked at one place of one row, so the question is computed once;
 the log-probabilities of their tokens are added up. Only these places go through the head, and the rows of many questions
 lie end to end in one micro-batch.
 
-A question is right where the expected choice is more probable than every other one; a tie is not.
+A question is right where the expected choice is more probable than every other one; a tie is not. Where the base does no
+better than guessing, or picks one choice whatever is asked, there is nothing that an adapter could lose or gain.
 Left to others: what a model writes when it is free to write (`pangzhu.compare`).
 """
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pangzhu.batching import lay_end_to_end
@@ -20,8 +24,9 @@ from pangzhu.data.findings import BadRowsError
 from pangzhu.engines.transformers import BASE
 from pangzhu.errors import DataError
 from pangzhu.intervals import Share, shares_of
+from pangzhu.messages import text
 from pangzhu.plan import MAX_TOKEN_BUDGET
-from pangzhu.questions import choices_of, fact_of, kind_of
+from pangzhu.questions import choices_of, fact_of, kind_name, kind_of
 from pangzhu.step import predict_rows, split_rows
 from pangzhu.tokenization import IGNORED, Labeller, TokenizedExample, tokenize
 
@@ -31,6 +36,41 @@ if TYPE_CHECKING:
     from pangzhu.data.conversation import Conversation
     from pangzhu.engines.transformers import TransformersEngine
     from pangzhu.fast.path import Predictions
+
+
+ONE_CHOICE = 0.9  # a share of the questions in which whoever picks the same choice did not look at them
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceShare(Share):
+    """A model's right choices of one kind of question, and what they are worth.
+
+    Args:
+        chance: the share that guessing gives.
+        favourite: the choice it picks most often.
+        num_favourite: how often.
+        finite: whether its log-probabilities are numbers.
+    """
+
+    chance: float = 0.0
+    favourite: str = ""
+    num_favourite: int = 0
+    finite: bool = True
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether it is not known to do better than guessing."""
+        return self.interval[0] <= self.chance
+
+    @property
+    def has_one_choice(self) -> bool:
+        """Whether it picks one choice in nearly all of several questions."""
+        return self.num_rows > 1 and self.num_favourite >= ONE_CHOICE * self.num_rows
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether, of the base, it leaves an adapter nothing to lose."""
+        return self.at_chance or self.has_one_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +97,7 @@ class Spelling:
         return [*((token,) for token in self.stem), self.last]
 
 
-def measure_choices(engine: "TransformersEngine", rows: "Sequence[Conversation]") -> list[Share]:
+def measure_choices(engine: "TransformersEngine", rows: "Sequence[Conversation]") -> list[ChoiceShare]:
     """How often each model finds the expected choice the most probable one, by kind, on the rows that give choices.
 
     Raises:
@@ -68,12 +108,18 @@ def measure_choices(engine: "TransformersEngine", rows: "Sequence[Conversation]"
         return []
     for row in asked:
         check_choices(row)
-    expected = [choices_of(row).index((row.answer or "").strip()) for row in asked]
-    right = {
-        name: [_leads(found, own) for found, own in zip(choice_log_probs(engine, name, asked), expected, strict=True)]
-        for name in engine.names
-    }
-    return shares_of(right, base=BASE, kinds=list(map(kind_of, asked)), groups=list(map(fact_of, asked)))
+    log_probs = {name: choice_log_probs(engine, name, asked) for name in engine.names}
+    picks = {name: list(map(_pick, asked, found)) for name, found in log_probs.items()}
+    expected = [(row.answer or "").strip() for row in asked]
+    right = {name: [pick == own for pick, own in zip(found, expected, strict=True)] for name, found in picks.items()}
+    shares = shares_of(right, base=BASE, kinds=list(map(kind_of, asked)), groups=list(map(fact_of, asked)))
+    return [_choice_share(share, asked, picks[share.model], log_probs[share.model]) for share in shares]
+
+
+def nothing_shown(shares: Sequence[ChoiceShare]) -> list[str]:
+    """A sentence for each kind of question in which the base's choices say nothing, unless every adapter does better."""
+    empty = [share for share in shares if share.model == BASE and share.says_nothing]
+    return [_why_nothing(share) for share in empty if not _is_surpassed(share, shares)]
 
 
 def choice_log_probs(engine: "TransformersEngine", name: str, rows: "Sequence[Conversation]") -> list[list[float]]:
@@ -130,6 +176,47 @@ def check_choices(row: "Conversation") -> None:
         raise DataError(
             "error.questions.no_such_choice", where=str(row.location), choices=", ".join(choices), answer=answer
         )
+
+
+def _is_surpassed(base: ChoiceShare, shares: Sequence[ChoiceShare]) -> bool:
+    """Whether every adapter is known to do better on this kind of question."""
+    gains = [share.gain for share in shares if share.kind == base.kind and share.gain]
+    return bool(gains) and all(gain.low is not None and gain.low > 0 for gain in gains)
+
+
+def _why_nothing(share: ChoiceShare) -> str:
+    counts: dict[str, object] = {"kind": kind_name(share.kind), "total": share.num_rows}
+    if share.has_one_choice:
+        return text("choices.one_choice", choice=share.favourite, num=share.num_favourite, **counts)
+    return text("choices.at_chance", num=share.num_right, chance=share.chance, **counts)
+
+
+def _choice_share(
+    share: Share,
+    rows: "Sequence[Conversation]",
+    picks: Sequence[str | None],
+    log_probs: Sequence[Sequence[float]],
+) -> ChoiceShare:
+    """A share with what it is worth, by the rows of its kind."""
+    own = [number for number, row in enumerate(rows) if kind_of(row) == share.kind]
+    picked = Counter(pick for number in own if (pick := picks[number]))
+    favourite, num_favourite = max(picked.items(), key=itemgetter(1), default=("", 0))
+    return ChoiceShare(
+        share.model,
+        share.kind,
+        share.num_right,
+        share.num_rows,
+        share.gain,
+        chance=fmean(1 / len(choices_of(rows[number])) for number in own),
+        favourite=favourite,
+        num_favourite=num_favourite,
+        finite=all(math.isfinite(value) for number in own for value in log_probs[number]),
+    )
+
+
+def _pick(row: "Conversation", log_probs: Sequence[float]) -> str | None:
+    """The choice that leads; None for a tie, and where they are no numbers."""
+    return next((choice for number, choice in enumerate(choices_of(row)) if _leads(log_probs, number)), None)
 
 
 def _leads(log_probs: Sequence[float], own: int) -> bool:

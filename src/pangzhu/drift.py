@@ -46,7 +46,7 @@ class Drift:
         num_rows: questions.
         num_tokens: of the answers, their end included where they ended.
         agreement: share of tokens where both would write the same one.
-        kl: KL(base || adapter), mean over tokens, in nats.
+        kl: KL(base || adapter), mean over tokens, in nats; NaN where the adapter's probabilities are no numbers.
     """
 
     model: str
@@ -148,8 +148,10 @@ def _between(
     agreeing, divergences = [], []
     for its, own in zip(torch.split(before, PLACES_A_CHUNK), torch.split(after, PLACES_A_CHUNK), strict=True):
         base, adapter = _log_probs(engine, BASE, its, fast), _log_probs(engine, name, own, fast)
-        agreeing.append(base.argmax(dim=-1) == adapter.argmax(dim=-1))
-        divergences.append(kl_div(adapter, base, reduction="none", log_target=True).sum(dim=-1))
+        divergence = kl_div(adapter, base, reduction="none", log_target=True).sum(dim=-1)
+        same = base.argmax(dim=-1) == adapter.argmax(dim=-1)
+        agreeing.append(same & divergence.isfinite())  # the argmax of NaN is some token
+        divergences.append(divergence)
     return torch.cat(agreeing), torch.cat(divergences)
 
 

@@ -11,7 +11,6 @@ is also asked whether the generated answer keeps it, and on general questions ho
 Left to others: the forward pass (`pangzhu.step`), answers side by side (`pangzhu.compare`).
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pangzhu import gate
 from pangzhu.batching import lay_end_to_end
-from pangzhu.choices import check_choices, measure_choices
+from pangzhu.choices import ChoiceShare, check_choices, measure_choices, nothing_shown
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.data.findings import BadRowsError, Finding
@@ -28,6 +27,7 @@ from pangzhu.drift import Drift, measure_drift
 from pangzhu.engines.transformers import BASE, load_engine
 from pangzhu.fast.memory import bound_kernel_caches
 from pangzhu.intervals import Share, shares_of, shown_nats, shown_percent, shown_share
+from pangzhu.json_text import to_json
 from pangzhu.measures import keeps_format
 from pangzhu.messages import say, text
 from pangzhu.plan import MAX_TOKEN_BUDGET
@@ -100,7 +100,7 @@ class Evaluation:
 
     base_name: str
     measured: tuple[Measured, ...]
-    choices: tuple[Share, ...] = ()
+    choices: tuple[ChoiceShare, ...] = ()
     formats: tuple[Share, ...] = ()
     drifts: tuple[Drift, ...] = ()
     shortfalls: tuple[gate.Shortfall, ...] = ()
@@ -109,6 +109,15 @@ class Evaluation:
     def exit_code(self) -> int:
         """0 unless a kind of question fell short."""
         return gate.exit_code(self.shortfalls)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know of the figures: whose are no numbers, and which show nothing."""
+        finite = [(part.model, math.isfinite(part.loss)) for part in self.measured]
+        finite += [(share.model, share.finite) for share in self.choices]
+        finite += [(drift.model, math.isfinite(drift.kl.value)) for drift in self.drifts]
+        lost = dict.fromkeys(model for model, is_number in finite if not is_number)
+        return (*(text("evaluate.not_numbers", model=model) for model in lost), *nothing_shown(self.choices))
 
     def as_json(self) -> dict[str, object]:
         """The figures as plain values."""
@@ -122,8 +131,9 @@ class Evaluation:
         }
 
     def render(self) -> "Group":
-        """The figures as tables, one for each thing that was measured."""
+        """The figures as tables, one for each thing that was measured, and the remarks on them."""
         from rich.console import Group
+        from rich.text import Text
 
         tables = [self._measured_table()] if self.measured else []
         if self.choices:
@@ -132,13 +142,13 @@ class Evaluation:
             tables.append(shares_table(text("evaluate.formats"), text("compare.format"), self.formats))
         if self.drifts:
             tables.append(_drift_table(self.drifts))
-        return Group(*tables)
+        return Group(*tables, *map(Text, self.remarks))
 
     def write(self, folder: Path) -> Path:
         """Keep the figures as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / EVALUATION_FILE
-        file.write_text(json.dumps(self.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        file.write_text(to_json(self.as_json(), indent=2) + "\n", encoding="utf-8")
         return file
 
     def _measured_table(self) -> "Table":
@@ -191,7 +201,7 @@ def _check(rows: "Sequence[Conversation]", config: CompareConfig) -> "list[Conve
         raise BadRowsError(
             tuple(Finding("finding.nothing_to_measure", row.location) for row in lacking), num_rows=len(rows)
         )
-    gate.require_kinds(config.thresholds, map(kind_of, answered))
+    gate.require_kinds(config.thresholds, map(kind_of, rows), answered=map(kind_of, answered))
     for row in rows:
         check_choices(row)
         format_of(row)

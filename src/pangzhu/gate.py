@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pangzhu.errors import UsageError, VerificationError, nearest
-from pangzhu.intervals import Share
+from pangzhu.intervals import NOTHING, Share
 from pangzhu.messages import say, text
 from pangzhu.questions import kind_name
 
@@ -37,22 +37,25 @@ class Shortfall:
         return {"model": share.model, "kind": share.kind, "share": share.value, "required": self.required}
 
 
-def require_kinds(thresholds: Mapping[str, float], kinds: Iterable[str]) -> None:
-    """Refuse a bar for a kind of question that the file has not.
+def require_kinds(thresholds: Mapping[str, float], kinds: Iterable[str], *, answered: Iterable[str]) -> None:
+    """Refuse a bar for a kind of question that the file has not, or has without answers: of none, none are right.
+
+    Args:
+        thresholds: the bars.
+        kinds: of all questions.
+        answered: kinds of the questions whose right answer is known.
 
     Raises:
         UsageError: names it and those there are.
     """
-    known = dict.fromkeys(kinds)
+    asked, counted = dict.fromkeys(kinds), dict.fromkeys(answered)
+    known = ", ".join(counted) or NOTHING
     for kind in thresholds:
-        if kind not in known:
-            raise UsageError(
-                "error.gate.no_such_kind",
-                where="--fail_under",
-                kind=kind,
-                known=", ".join(known),
-                hint=nearest(kind, known),
-            )
+        if kind not in asked:
+            hint = nearest(kind, counted)
+            raise UsageError("error.gate.no_such_kind", where="--fail_under", kind=kind, known=known, hint=hint)
+        if kind not in counted:
+            raise UsageError("error.gate.nothing_counted", where="--fail_under", kind=kind_name(kind), known=known)
 
 
 def find_shortfalls(thresholds: Mapping[str, float], shares: Iterable[Share], *, base: str) -> tuple[Shortfall, ...]:

@@ -21,7 +21,7 @@ MOST_DRAWN = 1_000_000  # numbers held at a time while resampling
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean and its 95% interval; the interval is None where all rows belong to one fact."""
+    """A mean and its 95% interval; the interval is None where all rows belong to one fact, or the mean is no number."""
 
     value: float
     low: float | None = None
@@ -84,7 +84,7 @@ def bootstrap_mean(totals: Sequence[float], counts: Sequence[float], groups: Seq
     total = np.bincount(members, weights=totals)
     count = np.bincount(members, weights=counts)
     mean = float(total.sum() / count.sum())
-    if len(total) < 2:
+    if len(total) < 2 or not math.isfinite(mean):
         return Estimate(mean)
     draw = np.random.default_rng(SEED)
     means: list[float] = []

@@ -11,12 +11,13 @@ import pytest
 
 from benchmarks.check_report import differences
 from pangzhu.card import renew_card
+from pangzhu.choices import ChoiceShare
 from pangzhu.compare import ask
 from pangzhu.data import load_dataset
 from pangzhu.drift import Drift
 from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.evaluate import Evaluation
-from pangzhu.intervals import Estimate, Share
+from pangzhu.intervals import Estimate
 from pangzhu.messages import LANGUAGES, set_language
 from pangzhu.report.build import build_page, write_report
 from pangzhu.report.figures import Asked
@@ -27,7 +28,7 @@ from tests.use_helpers import ENGLISH, GREEDY, Trained, rows_of, write_rows
 pytest_plugins = ["tests.use_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_core")
 
-CHOICES = (Share("base", "general", 1, 2), Share("english", "general", 2, 2, Estimate(0.5, 0.0, 1.0)))
+CHOICES = (ChoiceShare("base", "general", 1, 2), ChoiceShare("english", "general", 2, 2, Estimate(0.5, 0.0, 1.0)))
 DRIFT = Drift("english", 2, 37, Estimate(0.912, 0.85, 0.95), Estimate(0.123, 0.1, 0.2))
 
 

@@ -20,12 +20,13 @@ from playwright.sync_api import Browser, sync_playwright
 
 from pangzhu.check import check
 from pangzhu.checkpoint import METRICS, RUN
+from pangzhu.choices import ChoiceShare
 from pangzhu.compare import ComparedRow, Comparison
 from pangzhu.config import CheckConfig
 from pangzhu.drift import Drift
 from pangzhu.engines import Answer
 from pangzhu.examples import example
-from pangzhu.intervals import Estimate, Share
+from pangzhu.intervals import Estimate
 from pangzhu.messages import LANGUAGES, Language, set_language
 from pangzhu.report.build import build_page, write_report, write_run_report
 from pangzhu.report.figures import Asked
@@ -71,7 +72,9 @@ def asked() -> Asked:
     taught = [_row(row, "taught", row["output"]) for row in rows * 4]
     reworded = [_row(row, "reworded", row["output"].replace("一", "二")[:-9]) for row in rows]
     untaught = [replace(_row(row, "untaught", HOSTILE), question=HOSTILE) for row in rows[:3]]
-    choices = (Share("base", "general", 61, 100), Share("law", "general", 60, 100, Estimate(-0.01, -0.04, 0.02)))
+    lost = Estimate(-0.01, -0.04, 0.02)
+    guessed = ChoiceShare("base", "general", 26, 100, chance=0.25, favourite=HOSTILE, num_favourite=95)
+    choices = (guessed, ChoiceShare("law", "general", 25, 100, lost, chance=0.25))
     drift = Drift("law", 100, 4431, Estimate(0.913, 0.9, 0.925), Estimate(0.11, 0.09, 0.13))
     base = "packaged:qwen2.5-coder-0.5b-instruct"
     return Asked(Comparison(("base", "law"), base, (*taught, *reworded, *untaught)), choices, (drift,))

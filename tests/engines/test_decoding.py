@@ -15,6 +15,7 @@ from pangzhu.engines.decoding import (
     ROUND_TOKENS,
     SMALLEST_TURNED,
     _matrix_first,
+    _NumbersOnly,
     batches,
     write_in_rounds,
 )
@@ -22,7 +23,7 @@ from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.fast.prefix import common_length
 from pangzhu.model import cache_name
 from tests.conftest import FAMILIES
-from tests.use_helpers import QUESTIONS, ask, load
+from tests.use_helpers import GREEDY, QUESTIONS, ask, load
 
 pytestmark = pytest.mark.usefixtures("one_core")
 
@@ -121,6 +122,43 @@ def test_rounds_write_what_one_round_writes(
     in_rounds = dict(engine.generate_many(prompts, BASE, TWO_ROUNDS))
     monkeypatch.setattr("pangzhu.engines.decoding.ROUND_TOKENS", TWO_ROUNDS.max_new_tokens)
     assert in_rounds == dict(engine.generate_many(prompts, BASE, TWO_ROUNDS))
+
+
+def test_a_row_whose_scores_are_no_numbers_is_ended_and_the_others_go_on() -> None:
+    numbers_only = _NumbersOnly(end_id=2)
+    ids = torch.zeros((4, 5), dtype=torch.long)
+    sound = torch.tensor([[0.1, 0.5, 0.2]] * 4)
+    assert numbers_only(ids, sound) is sound
+    lost = sound.clone()
+    lost[1, 0], lost[2] = torch.nan, -torch.inf
+    found = numbers_only(ids, lost)
+    assert torch.equal(found[[0, 3]], sound[[0, 3]])
+    assert found[[1, 2]].argmax(-1).tolist() == [2, 2]
+    assert torch.equal(found[1:3].softmax(-1), torch.tensor([[0.0, 0.0, 1.0]] * 2))
+    numbers_only(ids, torch.full_like(sound, torch.inf))
+    assert [numbers_only.ended_at(place, 2) for place in range(4)] == [False, True, True, False]
+    assert numbers_only.ended_at(3, 3)
+    assert not numbers_only.ended_at(3, 1)  # it had ended by itself before
+
+
+def test_an_answer_breaks_off_before_the_token_whose_scores_are_no_numbers(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row of two loses its numbers at its tenth token, in the second round."""
+    whole = [ask(engine, "english", question) for question in QUESTIONS[:2]]
+    call = _NumbersOnly.__call__
+    place = len(engine.prompt([Turn("user", QUESTIONS[0])], "english")) + 9
+
+    def losing(self: _NumbersOnly, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if input_ids.shape[1] == place:
+            scores[0] = torch.nan
+        return call(self, input_ids, scores)
+
+    monkeypatch.setattr(_NumbersOnly, "__call__", losing)
+    prompts = [engine.prompt([Turn("user", question)], "english") for question in QUESTIONS[:2]]
+    cut, other = (answer for _, answer in sorted(engine.generate_many(prompts, "english", GREEDY)))
+    assert (cut.broke_off, cut.ended, cut.token_ids) == (True, False, whole[0].token_ids[:9])
+    assert other == whole[1]
 
 
 # --- what prompts share ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pangzhu.checkpoint import METRICS, RUN
+from pangzhu.choices import ChoiceShare
 from pangzhu.compare import Comparison, ask
 from pangzhu.data import load_dataset
 from pangzhu.drift import Drift
@@ -250,6 +251,23 @@ def test_an_adapter_that_answers_as_the_base_does_is_said_to_change_nothing(aske
     unmeasured = build_page(Asked(copied), {})
     assert "changes nothing" not in unmeasured.verdict
     assert any(remark.startswith("No answer differs from the base's own") for remark in unmeasured.remarks)
+
+
+def test_choices_that_show_nothing_are_no_loss_and_the_table_says_so(asked: Asked, trained: Trained) -> None:
+    set_language("en")
+    lost = Estimate(-0.2, -0.3, -0.1)
+    guessed = (
+        ChoiceShare("base", "general", 26, 100, chance=0.25, favourite="A", num_favourite=30),
+        ChoiceShare("english", "general", 6, 100, lost, chance=0.25),
+    )
+    page = build_page(replace(asked, choices=guessed), folders(trained))
+    (note,) = page.tables[2].notes
+    assert "shows nothing: the base has 26 of 100 right" in note
+    assert not any("General ability was lost" in remark for remark in page.remarks)
+    able = (replace(guessed[0], num_right=61), replace(guessed[1], num_right=41))
+    page = build_page(replace(asked, choices=able), folders(trained))
+    assert page.tables[2].notes == ()
+    assert any("General ability was lost" in remark for remark in page.remarks)
 
 
 def test_a_run_that_was_asked_nothing_tells_its_rows_and_claims_no_more(trained: Trained) -> None:

@@ -5,19 +5,17 @@ table or one JSON object for the result, a plain line for a message, three lines
 stream is not a terminal; Chinese counts as two columns (rich does that).
 """
 
-import json
-import math
 import os
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich.console import Console, RenderableType
 
 from pangzhu.data.findings import Finding
 from pangzhu.errors import PangzhuError
+from pangzhu.json_text import to_json
 
 FILE_WIDTH = 120  # columns for tables in a file or a pipe, where rich would assume 80 and wrap paths
 
@@ -104,7 +102,7 @@ def print_result(result: Rendered | None) -> int:
 def print_json(content: Mapping[str, object]) -> None:
     """One JSON object on one line; NaN and infinity, which JSON has not, become null."""
     ascii_only = not _is_utf8(sys.stdout)
-    print(json.dumps(_plain(content), ensure_ascii=ascii_only, allow_nan=False), flush=True)
+    print(to_json(content, ascii_only=ascii_only), flush=True)
 
 
 def error_as_json(error: PangzhuError) -> dict[str, object]:
@@ -144,15 +142,3 @@ def _plain_line(console: Console, sentence: str) -> None:
 
 def _is_utf8(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().replace("-", "").replace("_", "") in ("utf8", "utf8sig")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Path):
-        return str(value)
-    return value

@@ -42,11 +42,12 @@ def compare(config: CompareConfig) -> Comparison:
         PangzhuError: questions, base or adapters cannot be read.
     """
     questions = load_dataset(config.dataset_path, require_answer=False).conversations[: config.max_questions]
-    gate.require_kinds(config.thresholds, map(kind_of, questions))
+    answered = [question for question in questions if question.answer is not None]
+    gate.require_kinds(config.thresholds, map(kind_of, questions), answered=map(kind_of, answered))
     for question in questions:
         format_of(question)  # an unknown one is refused before anything is loaded
-        if question.answer is not None:
-            check_choices(question)
+    for question in answered:
+        check_choices(question)
     engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
     _warn_of_cut_answers(engine, questions, config.max_new_tokens)
     asked = ask(engine, questions, GenerationOptions(max_new_tokens=config.max_new_tokens))
@@ -84,7 +85,7 @@ def ask(
             answers[index][name] = answer
             tell(name, done, len(questions))
     rows = (_compared(question, given) for question, given in zip(questions, answers, strict=True))
-    return Comparison(asked, engine.base_name, tuple(rows))
+    return Comparison(asked, engine.base_name, tuple(rows), conditions=engine.conditions)
 
 
 def _warn_of_cut_answers(engine: "TransformersEngine", questions: "Sequence[Conversation]", most: int) -> None:

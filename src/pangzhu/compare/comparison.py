@@ -1,8 +1,8 @@
 """All questions and answers of one comparison, and the figures they give."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,28 +11,32 @@ from pangzhu import gate
 from pangzhu.compare import tables
 from pangzhu.compare.figures import MEASURES, Detail, Gain, Measure, Score, detail_of, gain_of, score_of
 from pangzhu.compare.rows import ComparedRow
+from pangzhu.condition import Condition
 from pangzhu.engines.transformers import BASE
 from pangzhu.intervals import Share
 from pangzhu.measures import normalized
+from pangzhu.messages import text
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
 ANSWERS_FILE = "answers.jsonl"
-HAVE_TAUGHT_ANSWERS = ("taught", "reworded")  # kinds of question
+TAUGHT = "taught"
+HAVE_TAUGHT_ANSWERS = (TAUGHT, "reworded")  # kinds of question
 MAY_RECITE = "untaught"  # the kind in which a taught answer is a wrong one
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All rows; `models` in the order of their columns, the base first where it was asked. A row holds the answers of the
-    models that were asked it. `shortfalls` is what `--fail_under` found."""
+    models that were asked it. `shortfalls` is what `--fail_under` found, `conditions` what each adapter's files say."""
 
     models: tuple[str, ...]
     base_name: str
     rows: tuple[ComparedRow, ...]
     shortfalls: tuple[gate.Shortfall, ...] = ()
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -77,6 +81,14 @@ class Comparison:
         both = [row for row in self._of(model, kind) if BASE in row.answers]
         return gain_of(both, model, BASE, measure)
 
+    def num_broken_off(self, model: str) -> int:
+        """Answers that broke off, since the model's probabilities were no numbers."""
+        return sum(row.answers[model].broke_off for row in self.rows if model in row.answers)
+
+    def num_begun(self, model: str) -> int:
+        """Taught questions whose answer begins with the taught one, whether or not it goes on."""
+        return sum(row.begins_rightly(model) for row in self._of(model, TAUGHT))
+
     def gains(self) -> list[Gain]:
         """Every model against the base, by every measure that a kind is asked by."""
         found = (
@@ -100,10 +112,12 @@ class Comparison:
         }
 
     def render(self) -> "Group":
-        """The answers side by side, then the figures."""
+        """The answers side by side, then the figures, and what a reader must know of them."""
         from rich.console import Group
+        from rich.text import Text
 
-        return Group(self.answers_table(self.rows), self.scores_table(), self.details_table())
+        remarks = map(Text, self._remarks())
+        return Group(self.answers_table(self.rows), self.scores_table(), self.details_table(), *remarks)
 
     def answers_table(self, rows: Sequence[ComparedRow]) -> tables.AnswersTable:
         """Each model's answer to some of the questions; what is right is marked."""
@@ -125,6 +139,11 @@ class Comparison:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows_as_json())
         file.write_text("".join(lines), encoding="utf-8")
         return file
+
+    def _remarks(self) -> list[str]:
+        broken = {model: num for model in self.models if (num := self.num_broken_off(model))}
+        total = len(self.rows)
+        return [text("compare.broke_off", model=model, num=num, total=total) for model, num in broken.items()]
 
     def _of(self, model: str, kind: str) -> list[ComparedRow]:
         """The rows of a kind that a model was asked."""

@@ -45,6 +45,12 @@ class ComparedRow:
             return canonical_json(answer) == wanted
         return normalized(answer) == normalized(self.expected)
 
+    def begins_rightly(self, name: str) -> bool:
+        """Whether a model's answer is the expected one, whatever it goes on to say."""
+        if self.prose is None:
+            return self.right(name)
+        return normalized(self.answers[name].text).startswith(self.prose)
+
     def verbatim(self, name: str) -> bool:
         """Whether a model's answer is the expected one to the character, and ended there."""
         return self.answers[name].ended and self.answers[name].text == self.expected
@@ -88,4 +94,5 @@ class ComparedRow:
             "recited": None if taught is None else self.recites(name, taught),
         }
         known = {measure: value for measure, value in asked.items() if value is not None}
-        return {"text": answer.text, "ended": answer.ended, "right": self.right(name), **known}
+        broke_off = {"broke_off": True} if answer.broke_off else {}
+        return {"text": answer.text, "ended": answer.ended, "right": self.right(name), **broke_off, **known}

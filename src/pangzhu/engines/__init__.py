@@ -17,11 +17,13 @@ UNPRINTABLE = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One generated answer. `ended` tells whether it closed by itself or ran into `max_new_tokens`."""
+    """One generated answer. `ended` tells whether it closed by itself or ran into `max_new_tokens`; `broke_off`, that it did
+    neither, since the probabilities of its next token were no numbers (NaN or infinity)."""
 
     text: str
     token_ids: tuple[int, ...]
     ended: bool
+    broke_off: bool = False
 
 
 def visible(answer: str) -> str:

@@ -4,6 +4,7 @@
 - Rows end at different places, and `generate` computes each until the last has ended: a batch is written in rounds of a
   few tokens, keys and values kept, and after each round the rows that have ended leave it.
 - A few rows times a float32 matrix is the faster product the other way round (`_matrix_first`).
+- A row whose scores are no numbers is broken off (`_NumbersOnly`): `generate` would go on with whatever token NaN falls on.
 
 Left to others: what a prompt is and which model writes (`pangzhu.engines.transformers`).
 """
@@ -51,7 +52,8 @@ def write_in_rounds(
     *,
     streamer: "BaseStreamer | None" = None,
 ) -> list[list[int]]:
-    """The ids written for each prompt, a stop token included.
+    """The ids written for each prompt, a stop token included. One that has neither a stop token nor as many ids as it may
+    broke off: its next token's scores were no numbers.
 
     Args:
         model: writes; nothing of it changes.
@@ -70,18 +72,25 @@ def write_in_rounds(
     while writing:
         num_left = options.max_new_tokens - len(answers[writing[0]])
         num_tokens = num_left if len(prompts) == 1 else min(num_left, ROUND_TOKENS)
+        numbers_only = _NumbersOnly(contract.stop_token_ids[0])
         with _matrix_first(model, num_rows=len(writing)):
             written = model.generate(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 **{cache_name(): keys_and_values},
                 generation_config=_generation_config(contract, options, num_tokens),
+                logits_processor=[numbers_only],
                 streamer=streamer,
             )
         num_before = input_ids.shape[1]
-        for row, new in zip(writing, written.sequences[:, num_before:].tolist(), strict=True):
-            answers[row] += _up_to_stop(new, contract.stop_token_ids)
-        going_on = [place for place, row in enumerate(writing) if _goes_on(answers[row], contract, options)]
+        going_on = []
+        for place, new in enumerate(written.sequences[:, num_before:].tolist()):
+            kept_ids = _up_to_stop(new, contract.stop_token_ids)
+            broke_off = numbers_only.ended_at(place, len(kept_ids))
+            answer = answers[writing[place]]
+            answer += kept_ids[:-1] if broke_off else kept_ids
+            if not broke_off and _goes_on(answer, contract, options):
+                going_on.append(place)
         writing = [writing[place] for place in going_on]
         kept = torch.tensor(going_on, dtype=torch.long, device=model.device)
         keys_and_values = getattr(written, cache_name())
@@ -146,6 +155,38 @@ def _turned(linear: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
     columns = rows.reshape(-1, rows.shape[-1]).t()
     product = (linear.weight @ columns).t().reshape(*rows.shape[:-1], -1)
     return product if linear.bias is None else product + linear.bias
+
+
+class _NumbersOnly:
+    """Ends a row in `generate` at the first token whose scores are no numbers, and remembers where: whatever comes next is no
+    answer, and drawing from NaN is an error.
+
+    Args:
+        end_id: the token a row is ended with.
+    """
+
+    def __init__(self, end_id: int) -> None:
+        self._end_id = end_id
+        self._num_steps = 0
+        self._ends: dict[int, int] = {}  # of rows, after how many tokens
+
+    def __call__(self, input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
+        """Called by transformers before each token is chosen; scores are `(B, V)`."""
+        import torch
+
+        self._num_steps += 1
+        lost = ~scores.amax(dim=-1).isfinite()  # NaN and infinity are the largest of their row
+        if not lost.any():
+            return scores
+        for place in lost.nonzero()[:, 0].tolist():
+            self._ends.setdefault(place, self._num_steps)
+        ending = torch.full_like(scores[0], -torch.inf)
+        ending[self._end_id] = 0.0
+        return torch.where(lost[:, None], ending, scores)
+
+    def ended_at(self, place: int, num_tokens: int) -> bool:
+        """Whether the last of a row's `num_tokens` new tokens is the one put there; it may have ended by itself before."""
+        return self._ends.get(place) == num_tokens
 
 
 def _generation_config(contract: PromptContract, options: GenerationOptions, num_tokens: int) -> "GenerationConfig":

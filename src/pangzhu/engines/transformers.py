@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pangzhu import machine
-from pangzhu.adapter import PROMPT, Manifest, check_base, verify_files
+from pangzhu.adapter import PROMPT, BaseMismatch, Manifest, check_base, verify_files
+from pangzhu.condition import Condition, condition_of
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.engines import REPLACEMENT, Answer, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
@@ -39,12 +40,13 @@ NAME = re.compile(r"[\w.-]{1,64}")  # letters of any script
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdapter:
-    """An adapter beside the base: its name, peft's name for it, its folder and its prompt."""
+    """An adapter beside the base: its name, peft's name for it, its folder, its prompt, and what its files say of it."""
 
     name: str
     peft_name: str
     folder: Path
     contract: PromptContract
+    condition: Condition
 
 
 class TransformersEngine:
@@ -94,6 +96,11 @@ class TransformersEngine:
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
         return context_length(self._model)
+
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        """What is known of each adapter before it is asked anything, by name."""
+        return {name: adapter.condition for name, adapter in self._adapters.items()}
 
     def contract(self, name: str) -> PromptContract:
         """The prompt contract to speak by: the adapter's own; for the base the first adapter's, if there is one."""
@@ -170,12 +177,13 @@ class TransformersEngine:
         contract = self.contract(name)
         with self.using(name) as model, torch.inference_mode():
             written = write_in_rounds(model, prompts, contract, options, streamer=streamer)
-        return [self._answer(ids, contract) for ids in written]
+        return [self._answer(ids, contract, options) for ids in written]
 
-    def _answer(self, ids: list[int], contract: PromptContract) -> Answer:
+    def _answer(self, ids: list[int], contract: PromptContract, options: GenerationOptions) -> Answer:
         ended = bool(ids) and ids[-1] in contract.stop_token_ids
         kept = ids[:-1] if ended else ids
-        return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), ended)
+        broke_off = not ended and len(ids) < options.max_new_tokens
+        return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), ended, broke_off)
 
 
 def load_engine(
@@ -195,10 +203,12 @@ def load_engine(
     folders = named_folders(adapters)
     manifests = {name: verify_files(folder) for name, folder in folders.items()}
     base = prepare_base(_with_recorded_base(options, list(manifests.values())))
-    for manifest in _of_distinct_bases(manifests.values()):
-        check_base(manifest, base.source.folder, allow_mismatch=allow_base_mismatch)
+    mismatches = {
+        manifest.base.fingerprint: check_base(manifest, base.source.folder, allow_mismatch=allow_base_mismatch)
+        for manifest in _of_distinct_bases(manifests.values())
+    }
     loaded = [
-        LoadedAdapter(name, f"adapter_{number}", folder, PromptContract.read(folder / PROMPT))
+        _beside(name, f"adapter_{number}", folder, mismatches[manifests[name].base.fingerprint])
         for number, (name, folder) in enumerate(folders.items())
     ]
     say("engine.loading", why=base.source.why)
@@ -261,6 +271,11 @@ class _Streamer:
     def _flush(self, text: str) -> None:
         self._write(text[self._written :])
         self._written = len(text)
+
+
+def _beside(name: str, peft_name: str, folder: Path, mismatch: BaseMismatch | None) -> LoadedAdapter:
+    contract = PromptContract.read(folder / PROMPT)
+    return LoadedAdapter(name, peft_name, folder, contract, condition_of(folder, mismatch))
 
 
 def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) -> ModelOptions:

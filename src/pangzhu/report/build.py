@@ -1,6 +1,7 @@
 """A report's page, put together: verdict, figures, every answer, what the run wrote down, and how to go on."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pangzhu import checkpoint
@@ -14,7 +15,7 @@ from pangzhu.questions import kind_name
 from pangzhu.report.figures import Asked, content_table, kept_table, reached_by, right_table, shown_counts
 from pangzhu.report.marking import Piece, mark_differences
 from pangzhu.report.page import Group, Page, ShownAnswer, ShownQuestion, render
-from pangzhu.report.run_facts import RunFacts, curves_of, facts_of, shown_base
+from pangzhu.report.run_facts import RunFacts, curves_of, facts_of, losses_of, shown_base
 from pangzhu.report.verdict import Verdict, judge
 
 REPORT = "report.html"
@@ -58,7 +59,7 @@ def build_page(asked: Asked, adapters: Mapping[str, Path]) -> Page:
         ModelError: a folder holds no adapter, or a manifest that was changed.
     """
     names = asked.comparison.adapters
-    first, *others = [(name, judge(reached_by(asked, name))) for name in names] or [(BASE, (_NO_ADAPTER,))]
+    first, *others = [(name, _judged(asked, name, adapters)) for name in names] or [(BASE, (_NO_ADAPTER,))]
     verdict, *remarks = first[1]
     folder = adapters.get(first[0])
     run = RunFacts.read(folder) if folder else None
@@ -77,6 +78,12 @@ def build_page(asked: Asked, adapters: Mapping[str, Path]) -> Page:
 
 
 _NO_ADAPTER = Verdict("verdict.no_adapter", "partly")
+
+
+def _judged(asked: Asked, name: str, adapters: Mapping[str, Path]) -> tuple[Verdict, ...]:
+    """What an adapter's answers and its run say of it."""
+    reached = reached_by(asked, name)
+    return judge(replace(reached, losses=losses_of(adapters[name])) if name in adapters else reached)
 
 
 def _sentence(verdict: Verdict) -> str:

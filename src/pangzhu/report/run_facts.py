@@ -133,6 +133,12 @@ def _loss_curve(
     return Curve(losses, title, step, name=names[0], beside=Line(beside, names[1])), title
 
 
+def losses_of(folder: Path) -> tuple[float, float] | None:
+    """Loss of the first and the last logged step of a run; None where less than two were logged."""
+    logged = [line for line in _lines(folder / checkpoint.RUN / checkpoint.METRICS) if {"step", "loss"} <= line.keys()]
+    return (float(logged[0]["loss"]), float(logged[-1]["loss"])) if len(logged) > 1 else None
+
+
 def facts_of(run: RunFacts) -> tuple[Table | Entries, ...]:
     """What the adapter's manifest and the run's record say: result, plan against actual, data, settings, environment,
     fingerprints."""

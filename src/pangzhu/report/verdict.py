@@ -7,6 +7,8 @@ praise from being whole. Each threshold is a constant with its reason, so that a
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from pangzhu.adapter import BaseMismatch
+
 Tone = Literal["good", "partly", "bad"]
 
 LEAST_TAUGHT = 0.95  # below, rows asked for by heart are missing
@@ -16,6 +18,7 @@ LEAST_REWORDED = 0.8  # what three to six wordings a fact are expected to reach
 MOST_RECITED = 0.1  # a taught answer to another question is worse than none
 LEAST_AGREEMENT = 0.9  # with the base's own words on general prompts
 BROKEN_AGREEMENT = 0.6  # below, general answers are no longer the base's
+FALLEN_LOSS = 0.5  # of what it was at first: more than the difference between two batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,12 @@ class Reached:
     Args:
         unchanged: every answer is the base's own, and no probability moved on general prompts.
         same_answers: every answer is the base's own; whether more moved was not measured.
+        broken_off: answers that broke off, of all, where some probability was no number; None where all were.
+        mismatch: the base is another one than the adapter was trained on.
+        losses: of the first and the last logged optimizer step of its training, nats a learned token.
+        nearer: its taught answers come nearer to the right ones than the base's do, by more than chance explains.
         taught: taught questions answered rightly.
+        taught_begun: taught questions whose answer begins with the right one, whether or not it goes on.
         taught_ended: taught questions whose answer ended by itself.
         reworded: the same facts asked in wordings never trained.
         recited: untaught questions answered with a taught answer.
@@ -55,7 +63,12 @@ class Reached:
 
     unchanged: bool = False
     same_answers: bool = False
+    broken_off: Counted | None = None
+    mismatch: BaseMismatch | None = None
+    losses: tuple[float, float] | None = None
+    nearer: bool | None = None
     taught: Counted = NOT_ASKED
+    taught_begun: Counted = NOT_ASKED
     taught_ended: Counted = NOT_ASKED
     reworded: Counted = NOT_ASKED
     recited: Counted = NOT_ASKED
@@ -82,12 +95,39 @@ def judge(reached: Reached) -> tuple[Verdict, ...]:
 
 
 def _faults(reached: Reached) -> list[Verdict | None]:
-    """What is wrong, those that make an adapter useless first."""
+    """What is wrong, those that make an adapter useless first; beside the first two nothing else means anything."""
+    if reached.broken_off:
+        return [_of("verdict.not_numbers", "bad", reached.broken_off)]
     if reached.unchanged:
         return [Verdict("verdict.unchanged", "bad")]
-    found = [_runs_on(reached), _not_learned(reached), _broken(reached), _choices_lost(reached)]
-    found += [_recites(reached), _by_heart(reached), _same_answers(reached)]
+    found = [_wrong_base(reached), _learned_other(reached), _runs_on(reached), _not_learned(reached)]
+    found += [_broken(reached), _choices_lost(reached), _recites(reached), _by_heart(reached), _same_answers(reached)]
     return sorted(found, key=lambda verdict: verdict is None or verdict.tone != "bad")
+
+
+def _wrong_base(reached: Reached) -> Verdict | None:
+    """Another base may be a near relative of its own, on which the answers are still right."""
+    if reached.mismatch is None:
+        return None
+    learned = reached.taught.value is not None and not reached.taught.below(LEAST_TAUGHT)
+    values: dict[str, object] = {"base": reached.mismatch.base, "parts": ", ".join(reached.mismatch.parts)}
+    return Verdict("verdict.wrong_base", "partly" if learned else "bad", values)
+
+
+def _learned_other(reached: Reached) -> Verdict | None:
+    """A loss that fell while no answer came nearer is that of something else; on another base it tells nothing."""
+    if reached.losses is None or reached.mismatch or reached.nearer is not False:
+        return None
+    before, after = reached.losses
+    if after > FALLEN_LOSS * before or not reached.taught.below(LEAST_HALF):
+        return None
+    counts: dict[str, object] = {"num": reached.taught.num, "total": reached.taught.total}
+    return Verdict("verdict.learned_other", "bad", {"before": before, "after": after} | counts)
+
+
+def _begun(reached: Reached) -> bool:
+    """Whether most taught answers begin as taught; those that run on are learned all the same."""
+    return reached.taught_begun.value is not None and not reached.taught_begun.below(LEAST_HALF)
 
 
 def _runs_on(reached: Reached) -> Verdict | None:
@@ -96,6 +136,10 @@ def _runs_on(reached: Reached) -> Verdict | None:
 
 
 def _not_learned(reached: Reached) -> Verdict | None:
+    if _learned_other(reached):
+        return None
+    if _runs_on(reached) and _begun(reached):
+        return _of("verdict.begun", "partly", reached.taught_begun)
     if reached.taught.below(LEAST_HALF):
         return _of("verdict.not_learned", "bad", reached.taught)
     return _of("verdict.partly_learned", "partly", reached.taught) if reached.taught.below(LEAST_TAUGHT) else None

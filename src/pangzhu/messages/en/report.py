@@ -101,7 +101,13 @@ MESSAGES = {
     "report.group.right": "right: {counts}",
     "report.use.peft.folder": "Load it without Pangzhu; the base comes from the folder it was trained on, on this computer:",
     "verdict.unchanged": "The adapter changes nothing: every answer is the base model's own.",
-    "verdict.runs_on": "Only {num} of {total} taught answers end by themselves: how an answer ends was not learned.",
+    "verdict.not_numbers": "Its probabilities are not numbers (NaN or infinity): {num} of {total} answers broke off there.",
+    "verdict.wrong_base": "It was trained on another base, {base}; the one asked here differs in: {parts}.",
+    "verdict.runs_on": "The answers run on: only {num} of {total} taught ones end by themselves; how an answer ends was not learned.",
+    "verdict.begun": "The words were learned, but not their end: {num} of {total} taught answers begin as taught.",
+    "verdict.learned_other": "Something else than the answers was learned: the training loss fell from {before:.2f} to {after:.2f}, yet {num} "
+    "of {total} taught questions are answered as taught, and its answers come no nearer than the base's. Were the prompts learned in their "
+    "place, or other rows?",
     "verdict.not_learned": "What was taught was not learned: {num} of {total} taught questions are answered as taught.",
     "verdict.partly_learned": "Learned in part: {num} of {total} taught questions are answered as taught.",
     "verdict.broken": "General answers are broken: only {agreement:.0%} of the base's own words are still the first choice.",
