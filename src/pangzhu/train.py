@@ -1,8 +1,8 @@
 """LoRA fine-tuning: `train(config) -> TrainResult`.
 
 The stages, in order: prepare base and rows (labels proven), plan the steps, open the run folder (start, go on, or say it
-is done), load the base and attach LoRA, let transformers' Trainer step, confirm what was learned with the rounded
-weights, prove the adapter and publish it.
+is done), load the base and attach LoRA, let transformers' Trainer step, take the weights that validation rows found best,
+confirm what was learned with the rounded weights, prove the adapter and publish it.
 
 Left to others: one forward pass (`pangzhu.step`), Trainer's loop with our batches (`pangzhu.trainer`), the run folder
 (`pangzhu.checkpoint`), the adapter folder (`pangzhu.adapter`).
