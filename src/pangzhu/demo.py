@@ -159,7 +159,6 @@ def with_general_ability(engine: "TransformersEngine", comparison: Comparison, r
         replace(comparison, rows=(*comparison.rows, *recall)),
         choices=tuple(measure_choices(engine, general)),
         drifts=tuple(measure_drift(engine, prompts)),
-        conditions=comparison.conditions,
     )
 
 
