@@ -1,9 +1,10 @@
 """`python -m benchmarks.recipes`: recipes for the law example, each trained and asked its development questions.
 
-A recipe says how many wordings of a fact are trained, what is trained beside them, at which rate, in how many passes. It is
-asked the development wordings of each fact and the untaught development questions (how many are answered with a taught
-answer), none of which is reported of the example, and a hundred general prompts (the share of the base's own words that are
-still the first choice), which are. Goes on from its CSV, whose rows are what the table is made of.
+A recipe says how many wordings of a fact are trained, what is trained beside them, at which rate, in how many passes: everyday
+questions, on which the adapter is held to the base's own words, and questions of law that are declined. It is asked the
+development wordings of each fact and the untaught development questions (how many are answered with a taught answer), none of
+which is reported of the example, and a hundred general prompts (the share of the base's own words that are still the first
+choice), which are. Goes on from its CSV, whose rows are what the table is made of.
 """
 
 import argparse
@@ -36,9 +37,9 @@ PAGES: dict[Language, Path] = {
     "zh": HERE.parent / "docs" / "evaluation.zh-CN.md",
 }
 HEADS: dict[Language, str] = {
-    "en": "| wordings a fact | replay rows | declined rows | learning rate | rows a step | passes | tokens | rows learned | "
-    "development wordings | untaught, recited | base's words kept |\n",
-    "zh": "| 每条知识的说法 | 重放行 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | 学会的行 | 开发集说法 | "
+    "en": "| wordings a fact | rows held to the base | their weight | declined rows | learning rate | rows a step | passes | "
+    "tokens | rows learned | development wordings | untaught, recited | base's words kept |\n",
+    "zh": "| 每条知识的说法 | 守住基座的行 | 它们的分量 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | 学会的行 | 开发集说法 | "
     "没教过的，照背 | 基座用词保留 |\n",
 }
 
@@ -49,7 +50,8 @@ class Recipe:
 
     Args:
         wordings: trained of each fact.
-        replay: everyday rows trained beside them.
+        held: everyday rows beside them, held to the base.
+        weight: of a token of those beside a learned one.
         declined: law questions nobody is taught, trained with one answer that declines them; those near a fact first.
         learning_rate: at the top of the cosine.
         rows_per_step: of an optimizer step.
@@ -58,7 +60,8 @@ class Recipe:
     """
 
     wordings: int = 5
-    replay: int = 0
+    held: int = 0
+    weight: float = 5.0
     declined: int = 0
     learning_rate: float = 6e-4
     rows_per_step: int = 5
@@ -67,12 +70,9 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe(),
-    Recipe(learning_rate=1e-3, passes=2.0),
-    Recipe(wordings=3, replay=20, declined=34, learning_rate=1e-3),
-    Recipe(replay=40, declined=34),
-    Recipe(replay=40, declined=98, passes=2.5),
-    Recipe(replay=40, declined=34, learning_rate=3e-4, passes=4.0),
+    Recipe(passes=3.5),
+    Recipe(held=100, rows_per_step=8, passes=3.5),
+    Recipe(held=100, declined=68, rows_per_step=8, passes=4.0),
 )
 
 
@@ -102,9 +102,8 @@ def run(recipe: Recipe, model: str) -> dict[str, Any]:
         config = TrainConfig(
             model_name_or_path=model,
             dataset_path=_write(folder / "law.json", taught_rows(recipe.wordings)),
-            replay_path=_write(folder / "replay.json", rows_beside(recipe))
-            if recipe.replay + recipe.declined
-            else None,
+            replay_path=_write(folder / "replay.json", rows_beside(recipe)) if recipe.held + recipe.declined else None,
+            replay_weight=recipe.weight,
             output_dir=folder / ADAPTER,
             learning_rate=recipe.learning_rate,
             per_device_train_batch_size=recipe.rows_per_step,
@@ -121,7 +120,7 @@ def taught_rows(wordings: int) -> list[dict[str, Any]]:
     """The law rows with the first wordings of each fact."""
     seen: dict[str, int] = defaultdict(int)
     chosen = []
-    for row in _read("law_data.json"):
+    for row in _read(example("law_data.json")):
         seen[row["fact"]] += 1
         if seen[row["fact"]] <= wordings:
             chosen.append(row)
@@ -130,15 +129,14 @@ def taught_rows(wordings: int) -> list[dict[str, Any]]:
 
 def rows_beside(recipe: Recipe) -> list[dict[str, Any]]:
     """Everyday rows, and declined ones: one near each fact, then a second one, then those that are near none."""
-    rows = _read("law_replay.json")
-    replay = [row for row in rows if row["kind"] == "replay"]
-    return replay[: recipe.replay] + list(_declined(rows))[: recipe.declined]
+    declined = list(_declined(_read(HERE / "data" / "law_declined.json")))
+    return _read(example("law_replay.json"))[: recipe.held] + declined[: recipe.declined]
 
 
 def table(rows: list[dict[str, str]], language: Language = "en") -> str:
     """Markdown, a row a recipe."""
     lines = (f"| {' | '.join(_cells(row))} |\n" for row in rows)
-    return f"{HEADS[language]}|{'---|' * 11}\n{''.join(lines)}"
+    return f"{HEADS[language]}|{'---|' * 12}\n{''.join(lines)}"
 
 
 def _declined(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -148,7 +146,7 @@ def _declined(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             near[row["near"]].append(row)
     for group in zip(*near.values(), strict=True):
         yield from group
-    yield from (row for row in rows if row["kind"] == "boundary" and "near" not in row)
+    yield from (row for row in rows if "near" not in row)
 
 
 def _asked(engine: TransformersEngine) -> dict[str, Any]:
@@ -175,14 +173,16 @@ def num_recited(answers: Comparison, taught: list[Conversation]) -> int:
 
 
 def _cells(row: dict[str, str]) -> list[str]:
-    settings = [row[name] for name in ("wordings", "replay", "declined", "learning_rate", "rows_per_step", "passes")]
+    settings = [
+        row[name] for name in ("wordings", "held", "weight", "declined", "learning_rate", "rows_per_step", "passes")
+    ]
     learned = f"{row['num_learned']}/{row['num_rows']}"
     asked = [f"{row['num_right']}/{row['num_reworded']}", f"{row['num_recited']}/{row['num_untaught']}"]
     return [*settings, f"{int(row['tokens']):,}", learned, *asked, f"{100 * float(row['agreement']):.0f}%"]
 
 
-def _read(name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(example(name).read_text(encoding="utf-8"))
+def _read(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     return rows
 
 

@@ -95,7 +95,7 @@ class Workshop:
         rows = load_dataset(self.questions).conversations
         with listening(silently):
             found, drifts = ask(engine, rows, GREEDY), measure_drift(engine, rows)
-        return Asked(found.base_name, found.models, found.rows, (), tuple(drifts), found.conditions)
+        return Asked(found, drifts=tuple(drifts))
 
     @cached_property
     def base(self) -> Path:

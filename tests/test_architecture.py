@@ -43,6 +43,7 @@ LAYERS = (  # a module imports from its own line and from those below it
         "choices",
         "drift",
         "own_words",
+        "announcing",
         "engines",
         "trainer",
         "progress",

@@ -1,4 +1,5 @@
-"""What is trained beside the law facts: everyday instructions, and questions of law that are declined in one honest sentence."""
+"""What is trained beside the law facts: everyday questions, which the base answers itself; and what recipes try beside them,
+questions of law that are declined in one honest sentence."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ Row = dict[str, str]
 
 FIELDS = {"instruction", "input", "output", "kind"}
 NEAR = "near"  # beside a taught fact: the same words, another question of law; names the fact
+DECLINED = Path(__file__).parent.parent / "benchmarks" / "data" / "law_declined.json"
 FAR_APART = 0.3  # as much as two questions may resemble each other that have nothing to do with one another
-LABEL_ALONE = "只回答"  # such an instruction is answered with one of the labels that it names
 
 
 def folded(text: str) -> str:
@@ -42,13 +43,18 @@ def questions(name: str) -> list[str]:
 
 
 @cache
-def rows(kind: str) -> tuple[Row, ...]:
-    return tuple(row for row in read_rows(example("law_replay.json")) if row["kind"] == kind)
+def everyday() -> tuple[Row, ...]:
+    return tuple(read_rows(example("law_replay.json")))
+
+
+@cache
+def declined() -> tuple[Row, ...]:
+    return tuple(read_rows(DECLINED))
 
 
 @cache
 def near_rows() -> tuple[Row, ...]:
-    return tuple(row for row in rows("boundary") if NEAR in row)
+    return tuple(row for row in declined() if NEAR in row)
 
 
 def pairs(text: str) -> set[str]:
@@ -65,50 +71,36 @@ def closest(question: str, known: list[str]) -> float:
     return max(resemblance(question, other) for other in known)
 
 
-def test_forty_everyday_rows_and_ninety_eight_declined_ones_stand_beside_the_law_facts() -> None:
-    assert (len(rows("replay")), len(rows("boundary")), len(near_rows())) == (40, 30 + 68, 68)
-    assert len(load_dataset(example("law_replay.json")).conversations) == 40 + 30 + 68
+def test_a_hundred_everyday_questions_wait_for_the_bases_own_words() -> None:
+    read = load_dataset(example("law_replay.json"), require_answer=False).conversations
+    assert len(read) == 100
+    assert [row for row in read if row.answer is not None] == []
 
 
-def test_every_row_has_exactly_the_four_fields_and_a_near_one_its_fact() -> None:
-    for row in (*rows("replay"), *rows("boundary")):
+def test_everyday_questions_are_in_both_languages_from_the_first_ones_on() -> None:
+    """A recipe may take the first of them alone."""
+    for part in (everyday()[:10], everyday()):
+        english = sum(not re.search(r"[\u4e00-\u9fff]", row["instruction"]) for row in part)
+        assert len(part) / 5 <= english <= len(part) / 2
+
+
+def test_rows_have_exactly_their_fields_and_a_near_one_its_fact() -> None:
+    for row in everyday():
+        assert set(row) == {"instruction", "input", "output"}
+    for row in declined():
         assert set(row) == FIELDS | ({NEAR} if row in near_rows() else set())
-        assert all(value == value.strip() for value in row.values()), row
+    assert all(value == value.strip() for row in (*everyday(), *declined()) for value in row.values())
 
 
 @pytest.mark.parametrize("name", ["law_data.json", "law_eval.json", "instruct_tiny.jsonl"])
-def test_no_question_of_the_replay_is_asked_elsewhere(name: str) -> None:
-    replayed = questions("law_replay.json")
-    assert len(set(replayed)) == len(replayed)
-    assert set(replayed).isdisjoint(questions(name))
-
-
-def test_replay_answers_are_short_and_labels_stand_alone() -> None:
-    for row in rows("replay"):
-        if LABEL_ALONE in row["instruction"]:
-            named = (f"“{row['output']}”", f"\n{row['output']}. ")
-            assert any(label in row["instruction"] for label in named), row
-        else:
-            assert 5 <= len(row["output"]) <= 80, row
-
-
-def test_replay_answers_that_should_be_json_are() -> None:
-    wanted = [row for row in rows("replay") if "JSON" in row["instruction"]]
-    assert len(wanted) == 3
-    assert all(json.loads(row["output"]) for row in wanted)
-
-
-def test_sums_of_the_replay_are_right() -> None:
-    sums = [found for row in rows("replay") for found in re.findall(r"(\d+) ([-+×÷]) (\d+) = (\d+)(%?)", row["output"])]
-    assert len(sums) >= 6
-    for left, sign, right, result, percent in sums:
-        values = {"+": int(left) + int(right), "-": int(left) - int(right), "×": int(left) * int(right)}
-        value = int(left) / int(right) if sign == "÷" else values[sign]
-        assert value * (100 if percent else 1) == int(result), (left, sign, right, result)
+def test_no_question_beside_the_facts_is_asked_elsewhere(name: str) -> None:
+    beside = [folded(row["instruction"] + row["input"]) for row in (*everyday(), *declined())]
+    assert len(set(beside)) == len(beside)
+    assert set(beside).isdisjoint(questions(name))
 
 
 def test_every_declined_question_gets_the_same_honest_answer() -> None:
-    (answer,) = {row["output"] for row in rows("boundary")}
+    (answer,) = {row["output"] for row in declined()}
     assert 30 <= len(answer) <= 45
     assert "不在我学过的内容里" in answer
     assert "律师" in answer
@@ -122,11 +114,11 @@ def test_every_taught_fact_has_exactly_two_near_rows() -> None:
 
 def test_declined_questions_resemble_no_question_of_the_evaluation() -> None:
     asked = [row.question for row in evaluation("reworded") + evaluation("untaught")]
-    assert [row for row in rows("boundary") if closest(row["instruction"], asked) > FAR_APART] == []
+    assert [row for row in declined() if closest(row["instruction"], asked) > FAR_APART] == []
 
 
 def test_declined_questions_resemble_no_taught_fact_but_the_one_they_stand_beside() -> None:
-    for row in rows("boundary"):
+    for row in declined():
         others = [known.question for known in taught() if known.fact != row.get(NEAR)]
         assert closest(row["instruction"], others) <= FAR_APART, row
 
@@ -142,14 +134,14 @@ def test_near_rows_resemble_their_own_fact_the_most_but_no_more_than_its_wording
 
 
 def test_no_two_declined_questions_resemble_each_other() -> None:
-    declined = [row["instruction"] for row in rows("boundary")]
-    assert [pair for pair in combinations(declined, 2) if resemblance(*pair) > FAR_APART] == []
+    asked = [row["instruction"] for row in declined()]
+    assert [pair for pair in combinations(asked, 2) if resemblance(*pair) > FAR_APART] == []
 
 
 def test_declined_questions_are_asked_as_the_taught_ones_are() -> None:
-    declined = [row["instruction"] for row in rows("boundary")]
+    asked = [row["instruction"] for row in declined()]
     known = [row.question for row in taught()]
-    assert min(map(len, known)) <= min(map(len, declined))
-    assert max(map(len, declined)) <= max(map(len, known))
+    assert min(map(len, known)) <= min(map(len, asked))
+    assert max(map(len, asked)) <= max(map(len, known))
     for shape in (r"[^？]$", r"^我", r"吗？$", r"(多少|什么|哪些|怎么|多久|几)"):
-        assert sum(bool(re.search(shape, question)) for question in declined) >= 5, shape
+        assert sum(bool(re.search(shape, question)) for question in asked) >= 5, shape

@@ -177,7 +177,7 @@ def test_an_overlong_replay_row_is_a_finding_like_any_other(
 def with_replay(base: PreparedBase, folder: Path, *, own: tuple[int, int], beside: tuple[int, int]) -> PreparedRows:
     """So many good and bad rows in each file: too long ones, and in the replay file a row that reading refuses."""
     data = alpaca(folder / "rows.jsonl", [("q", "a")] * own[0] + [("q", "b" * 500)] * own[1])
-    replay = alpaca(folder / "replay.jsonl", [("q", "a")] * beside[0] + [("q", "")] * beside[1])
+    replay = alpaca(folder / "replay.jsonl", [("q", "a")] * beside[0] + [("", "a")] * beside[1])
     return rows_of(base, data, replay_path=replay, max_seq_length=100, skip_bad=True)
 
 

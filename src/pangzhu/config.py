@@ -102,7 +102,7 @@ class OptimizationOptions(Options):
     token_budget: int | None = Field(None, ge=16)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
-    replay_weight: float = Field(3.0, gt=0)
+    replay_weight: float = Field(5.0, gt=0)
     seed: int = Field(42, ge=0, lt=2**32)
     until_learned: bool = False
 

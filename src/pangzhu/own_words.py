@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pangzhu.data.conversation import Conversation, Location
     from pangzhu.fast.path import FastPath
 
-BEGINNING = GenerationOptions(max_new_tokens=48)  # of an answer: docs/decisions.md
+BEGINNING = GenerationOptions(max_new_tokens=32)  # of an answer: docs/decisions.md
 Ids = tuple[int, ...]
 
 

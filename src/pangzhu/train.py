@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 from pangzhu import adapter, checkpoint, machine, plan
 from pangzhu.account import Account
+from pangzhu.announcing import say_model, say_plan
 from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig, ValidationOptions
 from pangzhu.data_summary import DataSummary, summarize
 from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
-from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
-from pangzhu.model import base_fingerprint, trainable_parameters
+from pangzhu.model import base_fingerprint
 from pangzhu.own_words import add_own_words, hold_to_base
 from pangzhu.preparation import (
     PreparedBase,
@@ -41,7 +41,6 @@ from pangzhu.preparation import (
 from pangzhu.progress import Progress, say_step
 from pangzhu.report.build import build_run_page, write_run_report
 from pangzhu.report.run_facts import RunFacts
-from pangzhu.tokenization import supervised_preview
 from pangzhu.trackers import choose_trackers, say_trackers
 from pangzhu.trainer import Beside, RowTrainer, confirm_learned
 from pangzhu.validation import Validation, ValidationReport
@@ -60,7 +59,6 @@ NUM_PROOF_ROWS = 4
 MOST_PROOF_TOKENS = (
     512  # of several rows together: the proof takes the reference path, whose attention grows with their square
 )
-MOST_SHOWN = 600  # characters of the first row
 # Settings that leave the weights as they are: another value is still the same run.
 NOT_IDENTITY = frozenset(
     {
@@ -159,7 +157,7 @@ def train_rows(
     steps = plan.plan_steps(rows.tokenized, config)
     summary = summarize(rows)
     validation = Validation.planned(rows, steps, config)
-    _show(base, rows, steps, summary)
+    say_plan(base, rows, steps, summary)
     if validation:
         validation.announce(rows.dataset)
     with checkpoint.locked(config.output_dir) as run_dir:
@@ -209,7 +207,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     bound_caches(config, rows)
     decisions, record = _decide(config, base, rows, run)
     model = load_model(config, base, decisions)
-    _say_model(model, decisions)
+    say_model(model, decisions)
     progress = Progress(
         run.folder / checkpoint.METRICS,
         rows.tokenized.examples,
@@ -360,51 +358,3 @@ def choose_proof_rows(examples: "Sequence[TokenizedExample]") -> "list[Tokenized
     shortest = sorted(examples, key=lambda example: len(example.input_ids))[:NUM_PROOF_ROWS]
     ends = accumulate(len(example.input_ids) for example in shortest)
     return shortest[: max(1, sum(end <= MOST_PROOF_TOKENS for end in ends))]
-
-
-def _say_model(model: "PeftModel", decisions: Decisions) -> None:
-    say(
-        "train.model",
-        trainable=sum(parameter.numel() for parameter in trainable_parameters(model)),
-        precision=decisions.precision,
-        threads=decisions.num_threads,
-        budget=decisions.token_budget,
-    )
-
-
-def _show(base: PreparedBase, rows: PreparedRows, steps: plan.StepPlan, summary: DataSummary) -> None:
-    """Say before training what will be learned: base, counts, batch arithmetic, one example with its learned part."""
-    say("train.base", why=base.source.why)
-    _show_rows(rows.dataset.path, summary)
-    say(
-        "train.steps",
-        steps=steps.num_steps,
-        rows_per_step=steps.rows_per_step,
-        per_epoch=steps.steps_per_epoch,
-        passes=steps.passes,
-    )
-    if steps.too_few:
-        say("train.too_few_steps", steps=steps.num_steps, passes=steps.passes)
-    runs = supervised_preview(base.tokenizer, rows.tokenized.examples[0])
-    preview = "".join(f"⟦{run}⟧" if learned else run for run, learned in runs)
-    say("train.preview", preview=visible(preview if len(preview) <= MOST_SHOWN else f"{preview[:MOST_SHOWN]} …"))
-
-
-def _show_rows(path: Path, summary: DataSummary) -> None:
-    say(
-        "train.rows",
-        path=path,
-        rows=summary.num_examples,
-        tokens=summary.num_tokens,
-        supervised=summary.num_supervised,
-        share=100 * summary.num_supervised / summary.num_tokens,
-        longest=summary.longest,
-    )
-    if summary.num_replay:
-        counted = summary.num_examples - summary.num_replay
-        say("train.replay", counted=counted, replay=summary.num_replay, held=summary.num_held)
-    if summary.num_dropped or summary.num_truncated:
-        say("train.overlong", dropped=summary.num_dropped, truncated=summary.num_truncated)
-    if summary.num_duplicates or summary.num_contradictions:
-        numbers = {"num_duplicates": summary.num_duplicates, "num_contradictions": summary.num_contradictions}
-        say("train.repeats", **numbers)

@@ -35,13 +35,13 @@ def test_declined_rows_lie_beside_every_fact_before_a_second_one_does() -> None:
 
 def test_a_recipe_without_rows_beside_has_none() -> None:
     assert rows_beside(Recipe()) == []
-    assert [row["kind"] for row in rows_beside(Recipe(replay=3, declined=1))] == ["replay"] * 3 + ["boundary"]
+    assert [bool(row["output"]) for row in rows_beside(Recipe(held=3, declined=1))] == [False] * 3 + [True]
 
 
 def test_recipes_differ_and_ask_for_no_more_rows_than_there_are() -> None:
     assert len(set(RECIPES)) == len(RECIPES)
     for recipe in RECIPES:
-        assert len(rows_beside(recipe)) == recipe.replay + recipe.declined
+        assert len(rows_beside(recipe)) == recipe.held + recipe.declined
         assert len(taught_rows(recipe.wordings)) == 34 * recipe.wordings
 
 
@@ -64,11 +64,11 @@ def test_every_taught_answer_stands_among_the_development_rows() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_table_tells_a_recipe_and_what_came_of_it(language: Language) -> None:
-    row = {name: str(value) for name, value in asdict(Recipe(replay=40)).items()}
+    row = {name: str(value) for name, value in asdict(Recipe(held=40)).items()}
     row |= {"tokens": "12345", "num_rows": "170", "num_learned": "168", "num_reworded": "34", "num_right": "30"}
     row |= {"num_untaught": "20", "num_recited": "7", "agreement": "0.664"}
     *_, line = table([row], language).splitlines()
-    assert line == "| 5 | 40 | 0 | 0.0006 | 5 | 3.0 | 12,345 | 168/170 | 30/34 | 7/20 | 66% |"
+    assert line == "| 5 | 40 | 5.0 | 0 | 0.0006 | 5 | 3.0 | 12,345 | 168/170 | 30/34 | 7/20 | 66% |"
 
 
 def test_a_run_asks_development_questions_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_healthy_adapter_has_none_of_these_faults(workshop: Workshop, chosen: 
     assert page.tone == "good"
     assert page.remarks == ()
     assert not [words for words in WORDS.values() if words[chosen] in page.verdict]
-    assert all(row.right(NAME) for row in workshop.asked("healthy").rows)
+    assert all(row.right(NAME) for row in workshop.asked("healthy").comparison.rows)
 
 
 # --- B is zero -------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_an_adapter_that_moves_nothing_changes_nothing_by_the_figures_too(worksh
     asked = workshop.asked("b_zero")
     (drift,) = asked.drifts
     assert (drift.agreement.value, drift.kl.value) == (1.0, pytest.approx(0.0, abs=1e-6))
-    assert all(row.answers[NAME] == row.answers["base"] for row in asked.rows)
+    assert all(row.answers[NAME] == row.answers["base"] for row in asked.comparison.rows)
 
 
 # --- numbers that are none -------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_the_loss_of_validation_rows_is_drawn_beside_that_of_training(
     measured = [{"step": step, "eval_loss": loss, "eval_learned": 0} for step, loss in ((1, 5.5), (20, 4.25))]
     with (folder / RUN / METRICS).open("a", encoding="utf-8") as opened:
         opened.writelines(f"{json.dumps(line)}\n" for line in measured)
-    page, before = build_run_page(folder), build_run_page(trained.english)
+    page, before = build_run_page(RunFacts.read(folder)), build_run_page(RunFacts.read(trained.english))
     (both, caption), learned = page.curves
     assert both.beside is not None
     assert list(both.beside.points) == [(1, 5.5), (20, 4.25)]
@@ -139,11 +139,11 @@ def test_what_validation_rows_said_of_the_published_weights_is_among_the_results
         "num_validation_rows": 3,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    results = dict(build_run_page(folder).lists[0].entries)
+    results = dict(build_run_page(RunFacts.read(folder)).facts[0].entries)
     assert results["step whose weights are published"] == "12"
     assert results["their validation loss"] == "0.2500"
     assert (results["validation rows learned by them"], results["validation rows"]) == ("0", "3")
-    assert "validation rows" not in dict(build_run_page(trained.english).lists[0].entries)
+    assert "validation rows" not in dict(build_run_page(RunFacts.read(trained.english)).facts[0].entries)
 
 
 def test_settings_versions_and_fingerprints_are_those_of_the_adapter(asked: Asked, trained: Trained) -> None:
