@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import gate
+from pangzhu import gate, storage
 from pangzhu.batching import lay_end_to_end
 from pangzhu.choices import check_choices, measure_choices
 from pangzhu.config import CompareConfig, GenerationOptions
@@ -136,9 +136,9 @@ class Evaluation:
 
     def write(self, folder: Path) -> Path:
         """Keep the figures as JSON."""
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(folder)
         file = folder / EVALUATION_FILE
-        file.write_text(json.dumps(self.as_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        storage.write_atomically(file, json.dumps(self.as_json(), ensure_ascii=False, indent=2) + "\n")
         return file
 
     def _measured_table(self) -> "Table":

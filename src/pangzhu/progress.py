@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pangzhu import checkpoint
+from pangzhu import storage
 from pangzhu.batching import MicroBatch
 from pangzhu.errors import InterruptedRunError
 from pangzhu.messages import say
@@ -135,13 +135,12 @@ class Progress:
             tokens_per_second=(self.num_tokens - tokens_before) / max(1e-9, self._step_ended - then),
             seconds_left=seconds_a_step * steps_left,
         )
-        with self._file.open("a", encoding="utf-8") as opened:
-            opened.write(json.dumps(asdict(report)) + "\n")
+        storage.append_line(self._file, json.dumps(asdict(report)))
         self._on_step(report)
 
     def start(self) -> None:
         """Count from nothing; what an earlier start left in `metrics.jsonl` is taken back."""
-        self._file.unlink(missing_ok=True)
+        storage.remove(self._file)
 
     def save(self, folder: Path, step: int) -> None:
         """Keep the counts beside a checkpoint."""
@@ -153,7 +152,7 @@ class Progress:
             "last_loss": self.last_loss,
             "finished": self.finished,
         }
-        (folder / LEARNED_FILE).write_text(json.dumps(state), encoding="utf-8")
+        storage.write_atomically(folder / LEARNED_FILE, json.dumps(state))
 
     def restore(self, folder: Path) -> None:
         """Go on counting from a checkpoint; lines of `metrics.jsonl` after its step are taken back."""
@@ -164,7 +163,7 @@ class Progress:
         if self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = "".join(line for line in lines if _step_of(line) <= state["step"])
-            checkpoint.write_atomically(self._file, kept)
+            storage.write_atomically(self._file, kept)
 
     def raise_if_interrupted(self, output_dir: Path) -> None:
         """End an interrupted run with its own exit code; the checkpoint has been written."""

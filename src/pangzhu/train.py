@@ -12,18 +12,17 @@ Try it: `train(TrainConfig(output_dir="out", model_name_or_path="packaged:smollm
 
 import gc
 import os
-import shutil
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import adapter, checkpoint, plan
+from pangzhu import adapter, checkpoint, plan, storage
 from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig
 from pangzhu.data.quality import CONTRADICTION, find_repeats
-from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
+from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model, plan_run_disk
 from pangzhu.engines import visible
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
@@ -37,7 +36,7 @@ from pangzhu.preparation import (
     require_trainable,
 )
 from pangzhu.progress import Progress, say_step
-from pangzhu.report.build import write_run_report
+from pangzhu.report.build import REPORT, write_run_report
 from pangzhu.tokenization import supervised_preview
 from pangzhu.trainer import RowTrainer, confirm_learned
 
@@ -132,6 +131,8 @@ def train_rows(
         if record.state == "finished":
             fault = adapter.describe(config.output_dir).fault
             if fault is None:
+                if not (run_dir / REPORT).exists():  # the run was cut off between its last two files
+                    write_run_report(config.output_dir)
                 return _finished_result(record, config.output_dir)
             say("train.adapter_damaged", fault=fault)
             record = replace(record, state="running")
@@ -169,8 +170,12 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     decisions = Decisions.from_record(run.record.decisions) or decide(config, base, rows)
     record = replace(run.record, decisions=asdict(decisions))
     checkpoint.write_record(run.folder, record)
+    storage.make_folder(run.folder / checkpoint.CHECKPOINTS)
     model = load_model(config, base, decisions)
-    _say_model(model, decisions)
+    num_trainable = sum(parameter.numel() for parameter in trainable_parameters(model))
+    _say_model(num_trainable, decisions)
+    disk = plan_run_disk(config, base.source.folder, num_trainable, num_steps=run.steps.num_steps)
+    checkpoint.require_room(run.folder, disk.total)
     progress = Progress(
         run.folder / checkpoint.METRICS,
         rows.tokenized.examples,
@@ -215,7 +220,7 @@ def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "F
 def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:
     """Write down the rows that `--skip_bad` left out, and why."""
     if rows.findings:
-        checkpoint.write_atomically(run_dir / REJECTED, "".join(f"{finding}\n" for finding in rows.findings))
+        storage.write_atomically(run_dir / REJECTED, "".join(f"{finding}\n" for finding in rows.findings))
         say("data.rejects_kept", file=run_dir / REJECTED, rows=len(rows.findings))
 
 
@@ -241,10 +246,10 @@ def _publish(
 ) -> None:
     """Write, prove, and only then put the adapter where it is looked for."""
     staged = run.folder / "staged"
-    shutil.rmtree(staged, ignore_errors=True)  # left by a crash
+    storage.remove_tree(staged)  # left by a crash
     recorded, change = stage_adapter(staged, base, rows, model=model)
     say("train.proven", change=change)
-    (staged / adapter.CARD).write_text(model_card(config, recorded, result.as_json()), encoding="utf-8")
+    storage.write_atomically(staged / adapter.CARD, model_card(config, recorded, result.as_json()))
     manifest = adapter.Manifest(
         base=recorded,
         data_sha256=rows.dataset.sha256,
@@ -293,10 +298,10 @@ def choose_proof_rows(examples: "Sequence[TokenizedExample]") -> "list[Tokenized
     return shortest[: max(1, sum(end <= MOST_PROOF_TOKENS for end in ends))]
 
 
-def _say_model(model: "PeftModel", decisions: Decisions) -> None:
+def _say_model(num_trainable: int, decisions: Decisions) -> None:
     say(
         "train.model",
-        trainable=sum(parameter.numel() for parameter in trainable_parameters(model)),
+        trainable=num_trainable,
         precision=decisions.precision,
         threads=decisions.num_threads,
         budget=decisions.token_budget,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pangzhu import checkpoint
+from pangzhu import checkpoint, storage
 from pangzhu.adapter import round_to_bf16
 from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate, lay_end_to_end
 from pangzhu.config import TrainConfig
@@ -136,6 +136,11 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
             self._fast.release()
         say("train.out_of_memory", budget=self._token_budget)
         return None
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
+        """Trainer's own files of a checkpoint, in a folder of their own."""
+        with storage.library_writes(Path(self.args.output_dir).parent):
+            super()._save_checkpoint(model, trial)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass a step's figures on to the progress; Trainer's closing summary is not a step."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pangzhu import checkpoint
+from pangzhu import checkpoint, storage
 from pangzhu.adapter import read_manifest
 from pangzhu.compare.rows import ComparedRow
 from pangzhu.engines import visible
@@ -28,7 +28,7 @@ def write_report(file: Path, asked: Asked, adapters: Mapping[str, Path]) -> Path
         asked: questions, answers, measures.
         adapters: the folder of each adapter by its name.
     """
-    checkpoint.write_atomically(file, render(build_page(asked, adapters)))
+    storage.write_atomically(file, render(build_page(asked, adapters)))
     say("report.written", file=file)
     return file
 
@@ -36,7 +36,7 @@ def write_report(file: Path, asked: Asked, adapters: Mapping[str, Path]) -> Path
 def write_run_report(folder: Path) -> Path:
     """Write the page of a run that was asked nothing yet, into its run folder, and say where."""
     file = folder / checkpoint.RUN / REPORT
-    checkpoint.write_atomically(file, render(build_run_page(folder)))
+    storage.write_atomically(file, render(build_run_page(folder)))
     say("report.written", file=file)
     return file
 
