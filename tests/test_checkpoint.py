@@ -17,6 +17,7 @@ from pangzhu.checkpoint import (
     open_run,
     prune,
     read_record,
+    require_room,
     seal_checkpoint,
     set_aside,
     write_record,
@@ -283,6 +284,38 @@ def test_pruning_keeps_the_newest_two_and_never_an_unsealed_one_in_their_place(t
     unsealed = make_checkpoint(tmp_path, 11, sealed=False)
     prune(tmp_path)
     assert [folder.exists() for folder in (*folders, unsealed)] == [False, False, True, True, True]
+
+
+def test_pruning_removes_the_empty_folder_that_a_crash_left_of_a_deleted_one(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    newest = make_checkpoint(tmp_path, 3)
+    prune(tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == [newest]
+
+
+def test_checkpoints_that_are_there_count_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run replaces them."""
+    taken = sum(file.stat().st_size for file in make_checkpoint(tmp_path, 3).iterdir())
+    monkeypatch.setattr("pangzhu.storage.free_space", lambda _: 1000)
+    require_room(tmp_path, 1000 + taken)
+    with pytest.raises(ResourceError) as refused:
+        require_room(tmp_path, 1001 + taken)
+    assert (refused.value.key, refused.value.exit_code) == ("error.run.no_space", 5)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"target": "../x", "adapter": [], "run": []}',
+                                     '{"target": "previous-1", "adapter": ["../precious"], "run": []}'])  # fmt: skip
+def test_a_list_of_what_moves_that_is_damaged_or_names_what_is_elsewhere_is_refused(
+    content: str, tmp_path: Path
+) -> None:
+    output_dir = tmp_path / "out"
+    (output_dir / "run").mkdir(parents=True)
+    (tmp_path / "precious").write_text("mine", encoding="utf-8")
+    (output_dir / "run" / "moving.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ResourceError) as refused:
+        open_run(output_dir, HERE)
+    assert refused.value.where == str(output_dir / "run" / "moving.json")
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_checkpoint_sealed_twice_is_intact(tmp_path: Path) -> None:

@@ -207,9 +207,11 @@ def newest_valid(run_dir: Path) -> Path | None:
 
 
 def prune(run_dir: Path) -> None:
-    """Delete all but the newest sealed checkpoints."""
-    sealed = [checkpoint for checkpoint in _by_step(run_dir) if (checkpoint / CHECKPOINT_MANIFEST).exists()]
-    for old in sealed[:-NUM_KEPT]:
+    """Delete all but the newest sealed checkpoints, and the empty folder that a crash left of one that was deleted."""
+    folders = _by_step(run_dir)
+    sealed = [checkpoint for checkpoint in folders if (checkpoint / CHECKPOINT_MANIFEST).exists()]
+    emptied = [checkpoint for checkpoint in folders if not any(checkpoint.iterdir())]
+    for old in (*sealed[:-NUM_KEPT], *emptied):
         storage.remove_tree(old, last=CHECKPOINT_MANIFEST)
 
 

@@ -244,7 +244,7 @@ def remove_tree(folder: Path, *, last: str = "") -> None:
 
     Args:
         folder: what to remove.
-        last: name of the file that goes after all others: what is half removed is then still known for what it is.
+        last: name of the file that goes once all others are gone for good: until then what is left is known for what it is.
     """
     if not folder.exists():
         return
@@ -253,6 +253,8 @@ def remove_tree(folder: Path, *, last: str = "") -> None:
             if entry.is_dir() and not entry.is_symlink():
                 remove_tree(entry)
             else:
+                if entry.name == last:
+                    DISK.sync_folder(folder)
                 _patiently(partial(DISK.remove, entry))
         _patiently(lambda: DISK.remove_folder(folder))
         DISK.sync_folder(folder.parent)

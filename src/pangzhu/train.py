@@ -166,6 +166,7 @@ class _Run:
 def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run) -> TrainResult:
     """From an open run folder to a published adapter."""
     resumed_from = checkpoint.newest_valid(run.folder)
+    checkpoint.prune(run.folder)  # a crash may have come before it
     bound_caches(config, rows)
     decisions = Decisions.from_record(run.record.decisions) or decide(config, base, rows)
     record = replace(run.record, decisions=asdict(decisions))
