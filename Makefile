@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Two workers of one thread each: two threads that wait for each other are slower than one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check lint bench bench-quick install clean
+.PHONY: demo test check lint torture bench bench-quick install clean
 
 demo: install  ## base model, training, comparison
 	$(BIN)/pangzhu demo --output_dir lora_output
@@ -23,6 +23,9 @@ lint: install  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+torture: install  ## crashes, power losses and kill -9: every one of them is gone on from, for half an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture tests/test_storage.py --torture -q
 
 bench: install  ## the equality gate, then everybody on the half-billion Qwen; goes on from its CSV
 	$(BIN)/python -m benchmarks.gate

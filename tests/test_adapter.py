@@ -28,13 +28,13 @@ from pangzhu.adapter import (
     publish,
     read_manifest,
     round_to_bf16,
-    sha256_of,
     verify_files,
     write_adapter,
 )
 from pangzhu.batching import MicroBatch, lay_end_to_end
 from pangzhu.errors import ModelError, VerificationError
 from pangzhu.model import base_fingerprint, load_base, load_tokenizer
+from pangzhu.storage import DiskError, sha256_of
 from pangzhu.template import PromptContract, contract_for
 from tests.conftest import build_lora, build_tokenizer, examples
 from tests.test_model import Canary, change_json, change_weights
@@ -309,8 +309,9 @@ def test_a_publication_that_is_cut_short_leaves_no_manifest(
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", failing)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskError) as full:
         publish(tmp_path / "staged", published, manifest)
+    assert (full.value.key, full.value.exit_code) == ("error.disk.full", 5)
     with pytest.raises(ModelError) as refused:
         verify_files(published)
     assert refused.value.key == "error.adapter.no_manifest"
@@ -490,7 +491,7 @@ def test_a_config_that_is_not_plain_lora_is_refused_even_where_its_hash_was_made
 ) -> None:
     change_json(published / "adapter_config.json", **{name: value})
     manifest = json.loads((published / "manifest.json").read_text(encoding="utf-8"))
-    manifest["files"]["adapter_config.json"] = adapter.sha256_of(published / "adapter_config.json")
+    manifest["files"]["adapter_config.json"] = sha256_of(published / "adapter_config.json")
     (published / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(ModelError) as refused:
         adapter.verify_files(published)

@@ -58,10 +58,11 @@ LAYERS = (  # a module imports from its own line and from those below it
     {"template", "tokenization", "sources", "machine", "gate", "tables"},
     {"intervals", "measures", "questions"},
     {"data", "config"},
+    {"storage"},
     {"messages", "errors", "json_text"},
     {"examples", "pangzhu"},
 )
-LIGHT = ("data", "config", "messages", "errors", "cli")
+LIGHT = ("data", "config", "storage", "messages", "errors", "cli")
 HEAVY = ("torch", "transformers")
 MOST_FILE_LINES = 400
 MOST_FUNCTION_LINES = 60
@@ -276,6 +277,74 @@ def public(
             yield from public(child)
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
             yield child
+
+
+METHODS = frozenset(  # that change what is on the disk
+    ["write_text", "write_bytes", "touch", "unlink", "rename", "rmdir", "mkdir", "symlink_to", "hardlink_to", "chmod", "truncate", "save", "save_pretrained", "save_model"]
+)
+FUNCTIONS = frozenset(
+    ["makedirs", "renames", "removedirs", "unlink", "rmdir", "mkdir", "mkdtemp", "mkstemp", "rmtree", "move", "copy", "copy2", "copyfile", "copyfileobj", "copytree", "symlink", "TemporaryDirectory", "NamedTemporaryFile", "save_file"]
+)
+OF_OS = frozenset({"os.remove", "os.replace", "os.open", "os.link", "os.write", "os.fsync"})
+OURS = ("storage.", "self._new.", "self._progress.")  # what is called by these names goes through storage
+WRITERS = {  # who else writes, and why
+    "storage.py": "the one way to the disk",
+    "adapter.py": "peft and the tokenizer write themselves, into the staged folder",
+    "sources/gguf_import.py": "transformers writes the converted model, into a scratch folder",
+    "sources/gguf_tokenizer.py": "tokenizers writes itself, into the same",
+    "measure.py": "what is timed goes into a temporary folder and is thrown away",
+    "cli/__init__.py": "closes standard output for a reader that has left",
+}
+
+
+def writing_calls(file: Path) -> Iterator[str]:
+    """`line: call` of every call that changes the disk, as far as its name and its arguments tell."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Call) and _writes(node):
+            yield f"{node.lineno}: {ast.unparse(node)[:80]}"
+
+
+def _writes(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    whole = ast.unparse(call.func)
+    if whole.startswith(OURS):
+        return False
+    if whole in OF_OS:
+        return True
+    if name == "open":
+        modes = [*call.args, *(keyword.value for keyword in call.keywords)]
+        constants = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
+        return any(len(mode) <= 3 and set(mode) & set("wax+") for mode in constants)
+    if name == "replace":  # a text's takes two arguments, a dataclass's keywords
+        return isinstance(call.func, ast.Attribute) and len(call.args) == 1 and not call.keywords
+    return name in FUNCTIONS or (name in METHODS and isinstance(call.func, ast.Attribute))
+
+
+def test_every_write_goes_through_storage() -> None:
+    found = {str(file.relative_to(SOURCE).as_posix()) for file in files() if any(writing_calls(file))}
+    assert found - WRITERS.keys() == set()
+
+
+def test_no_exception_is_kept_for_a_module_that_does_not_write() -> None:
+    assert [name for name in WRITERS if not any(writing_calls(SOURCE / name))] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["path.write_text('x')", "open(path, 'w')", "path.open(mode='ab')", "path.open('rb+')", "os.replace(a, b)",
+     "part.replace(target)", "shutil.rmtree(folder)", "path.unlink()", "tempfile.mkdtemp()", "torch.save(a, b)"],
+)  # fmt: skip
+def test_a_write_past_storage_is_noticed(code: str) -> None:
+    assert _writes(ast.parse(code, mode="eval").body)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["path.open('rb')", "text.replace('a', 'b')", "replace(record, state='failed')", "storage.move(a, b)", "open(path)",
+     "names.remove('a')", "path.open(encoding='utf-8')"],
+)  # fmt: skip
+def test_what_only_reads_is_let_pass(code: str) -> None:
+    assert not _writes(ast.parse(code, mode="eval").body)  # type: ignore[arg-type]
 
 
 def test_nobody_below_the_command_line_prints_or_exits() -> None:

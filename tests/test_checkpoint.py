@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pangzhu import checkpoint
 from pangzhu.checkpoint import (
     RunRecord,
     intact_at,
@@ -19,9 +18,9 @@ from pangzhu.checkpoint import (
     open_run,
     prune,
     read_record,
+    require_room,
     seal_checkpoint,
     set_aside,
-    write_atomically,
     write_record,
 )
 from pangzhu.errors import LockedError, ResourceError, UsageError
@@ -211,26 +210,6 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(tmp_path) == record
 
 
-@pytest.mark.parametrize("fails_at", ["write", "fsync", "replace"])
-def test_a_write_that_fails_half_way_leaves_the_old_content(
-    fails_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "record.json"
-    write_atomically(file, "old")
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    if fails_at == "fsync":
-        monkeypatch.setattr(checkpoint.os, "fsync", fail)
-    elif fails_at == "replace":
-        monkeypatch.setattr(Path, "replace", fail)
-    content = "new" if fails_at != "write" else "\ud800"  # a lone surrogate cannot be written
-    with pytest.raises((OSError, UnicodeEncodeError)):
-        write_atomically(file, content)
-    assert file.read_text(encoding="utf-8") == "old"
-
-
 # --- which checkpoint can be trusted -------------------------------------------------------------------------------
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -339,6 +318,38 @@ def test_only_an_intact_checkpoint_of_a_step_is_given(damage: str, tmp_path: Pat
     assert intact_at(tmp_path, 6) is None
     DAMAGE[damage](folder)
     assert intact_at(tmp_path, 5) is None
+
+
+def test_pruning_removes_the_empty_folder_that_a_crash_left_of_a_deleted_one(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    newest = make_checkpoint(tmp_path, 3)
+    prune(tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == [newest]
+
+
+def test_checkpoints_that_are_there_count_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run replaces them."""
+    taken = sum(file.stat().st_size for file in make_checkpoint(tmp_path, 3).iterdir())
+    monkeypatch.setattr("pangzhu.storage.free_space", lambda _: 1000)
+    require_room(tmp_path, 1000 + taken)
+    with pytest.raises(ResourceError) as refused:
+        require_room(tmp_path, 1001 + taken)
+    assert (refused.value.key, refused.value.exit_code) == ("error.run.no_space", 5)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"target": "../x", "adapter": [], "run": []}',
+                                     '{"target": "previous-1", "adapter": ["../precious"], "run": []}'])  # fmt: skip
+def test_a_list_of_what_moves_that_is_damaged_or_names_what_is_elsewhere_is_refused(
+    content: str, tmp_path: Path
+) -> None:
+    output_dir = tmp_path / "out"
+    (output_dir / "run").mkdir(parents=True)
+    (tmp_path / "precious").write_text("mine", encoding="utf-8")
+    (output_dir / "run" / "moving.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ResourceError) as refused:
+        open_run(output_dir, HERE)
+    assert refused.value.where == str(output_dir / "run" / "moving.json")
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_checkpoint_sealed_twice_is_intact(tmp_path: Path) -> None:

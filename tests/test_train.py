@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pangzhu import checkpoint
-from pangzhu.adapter import describe, file_hashes, read_manifest, sha256_of, verify_files
+from pangzhu.adapter import describe, file_hashes, read_manifest, verify_files
 from pangzhu.config import GenerationOptions, ModelOptions, TrainConfig
 from pangzhu.data.findings import BadRowsError
 from pangzhu.errors import (
@@ -30,6 +30,7 @@ from pangzhu.errors import (
 from pangzhu.messages import text
 from pangzhu.model import base_fingerprint
 from pangzhu.progress import StepReport
+from pangzhu.storage import sha256_of
 from pangzhu.template import PromptContract
 from pangzhu.train import TrainResult, choose_proof_rows, train
 from tests.conftest import alpaca, examples, silently, train_config

@@ -8,10 +8,7 @@ is what is shipped. The manifest is written last: a folder without one is not an
 Left to others: training (`pangzhu.train`), generating with it (`pangzhu.engines`).
 """
 
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,9 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pangzhu import storage
 from pangzhu.errors import ModelError, VerificationError
 from pangzhu.messages import say, text
 from pangzhu.model import BaseFingerprint, base_fingerprint, read_json, trainable_parameters
+from pangzhu.storage import sha256_of
 from pangzhu.template import PromptContract
 
 if TYPE_CHECKING:
@@ -95,12 +94,6 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def sha256_of(file: Path) -> str:
-    """Hash of a file's bytes."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def round_to_bf16(model: "PeftModel") -> None:
     """Round the adapter's float32 masters to what bf16 can hold, in place: what is proven is then what is saved."""
     import torch
@@ -137,17 +130,17 @@ def write_adapter(
     """Write weights, peft's config, tokenizer and prompt into `folder`; the manifest is `publish`'s."""
     import torch
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(folder)
     state = get_peft_model_state_dict(model)
     rounded = {name: state[name].detach().to("cpu", torch.bfloat16).contiguous() for name in sorted(state)}
-    save_file(rounded, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it readable by its owner alone
+    storage.write_atomically(folder / WEIGHTS, save(rounded, metadata={"format": "pt"}))
     _write_config(folder, model, base.public_id or base.name)
-    tokenizer.save_pretrained(folder)
-    (folder / CHAT_TEMPLATE).write_text(contract.chat_template, encoding="utf-8")  # also where the base has none
-    (folder / PROMPT).write_text(contract.to_json(), encoding="utf-8")
+    with storage.library_writes(folder):
+        tokenizer.save_pretrained(folder)
+    storage.write_atomically(folder / CHAT_TEMPLATE, contract.chat_template)  # also where the base has none
+    storage.write_atomically(folder / PROMPT, contract.to_json())
 
 
 def prove_adapter(folder: Path, model: "PeftModel", rows: Rows) -> float:
@@ -191,19 +184,11 @@ def prove_adapter(folder: Path, model: "PeftModel", rows: Rows) -> float:
 
 def publish(staged: Path, output_dir: Path, manifest: Manifest) -> None:
     """Move a proven adapter to its place: every file by replacement, the manifest last."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / MANIFEST).unlink(missing_ok=True)
-    for file in sorted(staged.iterdir()):
-        with file.open("rb+") as opened:
-            os.fsync(opened.fileno())
-        file.replace(output_dir / file.name)
-    shutil.rmtree(staged)
-    unfinished = output_dir / f"{MANIFEST}.tmp"
-    with unfinished.open("w", encoding="utf-8") as opened:
-        opened.write(manifest.to_json())
-        opened.flush()
-        os.fsync(opened.fileno())
-    unfinished.replace(output_dir / MANIFEST)
+    storage.make_folder(output_dir)
+    storage.remove(output_dir / MANIFEST)
+    storage.sync_tree(staged)
+    storage.move(staged, output_dir)
+    storage.write_atomically(output_dir / MANIFEST, manifest.to_json())
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -357,13 +342,14 @@ def describe(folder: Path) -> AdapterDescription:
 def _write_config(folder: Path, model: "PeftModel", base_name: str) -> None:
     """peft's own adapter_config.json, with the public base and the target modules in sorted order."""
     config = model.peft_config[model.active_adapter]
-    config.save_pretrained(str(folder))
+    with storage.library_writes(folder):
+        config.save_pretrained(str(folder))
     fields = read_json(folder / CONFIG)
     fields["base_model_name_or_path"] = base_name
     fields["inference_mode"] = True
     if isinstance(fields.get("target_modules"), list):
         fields["target_modules"] = sorted(fields["target_modules"])
-    (folder / CONFIG).write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    storage.write_atomically(folder / CONFIG, json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def _prove_weights(folder: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import yaml
 
-from pangzhu import checkpoint
-from pangzhu.adapter import CARD, MANIFEST, BaseRecord, read_manifest, sha256_of
+from pangzhu import storage
+from pangzhu.adapter import CARD, MANIFEST, BaseRecord, read_manifest
 from pangzhu.messages import say, text
 from pangzhu.report.build import commands_for
 from pangzhu.report.page import Entries, Page, Table
+from pangzhu.storage import sha256_of
 
 ACTIVE = re.compile(r"[\\`*<|]|\](?=\()")  # what would be markup in a cell or a sentence
 FENCE = "```"
@@ -51,7 +52,7 @@ def write_card(file: Path, page: Page, folder: Path) -> Path:
     Raises:
         ModelError: no adapter there.
     """
-    checkpoint.write_atomically(file, model_card(page, read_manifest(folder).base, folder))
+    storage.write_atomically(file, model_card(page, read_manifest(folder).base, folder))
     say("card.written", file=file)
     return file
 
@@ -67,9 +68,9 @@ def renew_card(folder: Path, page: Page) -> None:
     if not card.is_file() or sha256_of(card) != manifest.files.get(CARD):
         say("card.edited", file=card)
         return
-    checkpoint.write_atomically(card, model_card(page, manifest.base, folder))
+    storage.write_atomically(card, model_card(page, manifest.base, folder))
     renewed = replace(manifest, files=manifest.files | {CARD: sha256_of(card)})
-    checkpoint.write_atomically(folder / MANIFEST, renewed.to_json())
+    storage.write_atomically(folder / MANIFEST, renewed.to_json())
 
 
 def _front_matter(base: BaseRecord) -> str:

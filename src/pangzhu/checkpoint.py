@@ -11,7 +11,6 @@ whichever of them a run goes on from, its best is there.
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,9 +20,11 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from pangzhu.adapter import CARD, CHAT_TEMPLATE, CONFIG, MANIFEST, PROMPT, WEIGHTS, read_manifest, sha256_of
+from pangzhu import storage
+from pangzhu.adapter import CARD, CHAT_TEMPLATE, CONFIG, MANIFEST, PROMPT, WEIGHTS, read_manifest
 from pangzhu.errors import LockedError, ModelError, ResourceError, UsageError
 from pangzhu.messages import say
+from pangzhu.storage import sha256_of
 
 RUN = "run"
 RECORD = "record.json"
@@ -31,6 +32,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_MANIFEST = "manifest.json"
 VALIDATION = "validation.json"  # in a checkpoint: what the validation rows said so far
+LOCK, HOLDER, MOVING = "lock", "holder", "moving.json"
 NUM_KEPT = 2
 OWN_NAMES = (CARD, CHAT_TEMPLATE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -67,16 +69,16 @@ def locked(output_dir: Path) -> Iterator[Path]:
         ResourceError: the folder cannot be made or written.
     """
     run_dir = output_dir / RUN
+    storage.make_folder(run_dir)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / "lock")
+        lock = FileLock(run_dir / LOCK)
         lock.acquire(blocking=False)
     except Timeout as taken:
         raise LockedError("error.run.locked", where=str(output_dir), holder=_holder(run_dir)) from taken
     except OSError as refused:
         raise ResourceError("error.run.not_writable", where=str(output_dir), reason=refused.strerror) from refused
     try:
-        (run_dir / "holder").write_text(str(os.getpid()), encoding="utf-8")
+        storage.write_atomically(run_dir / HOLDER, str(os.getpid()))
         yield run_dir
     finally:
         lock.release()
@@ -94,6 +96,8 @@ def open_run(output_dir: Path, identity: Mapping[str, str], *, resume: bool = Tr
     Raises:
         UsageError: an unfinished run with other settings lives here, or files that an adapter would overwrite.
     """
+    if (output_dir / RUN / MOVING).exists():  # left by a crash
+        _move(output_dir, _Moving.read(output_dir / RUN / MOVING))
     if not resume and (output_dir / RUN / RECORD).exists():
         set_aside(output_dir)
     existing = read_record(output_dir / RUN)
@@ -136,44 +140,75 @@ def read_record(run_dir: Path) -> RunRecord | None:
 
 def write_record(run_dir: Path, record: RunRecord) -> None:
     """Replace the record in one step."""
-    write_atomically(run_dir / RECORD, json.dumps(asdict(record), ensure_ascii=False, indent=2, sort_keys=True))
-
-
-def write_atomically(file: Path, content: str) -> None:
-    """Write through a temporary file, so that readers see the old content or the new, never half of it."""
-    unfinished = file.with_name(f"{file.name}.tmp")
-    with unfinished.open("w", encoding="utf-8") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    unfinished.replace(file)
+    storage.write_atomically(run_dir / RECORD, json.dumps(asdict(record), ensure_ascii=False, indent=2, sort_keys=True))
 
 
 def set_aside(output_dir: Path) -> Path:
-    """Move a run and its adapter to `run/previous-N`; the lock stays, and so does whatever else is in the folder."""
+    """Move a run and its adapter to `run/previous-N`; the lock stays, and so does whatever else is in the folder.
+
+    What moves is written down first: after a crash in between, `open_run` moves the rest to where the first of it went.
+    """
     run_dir = output_dir / RUN
-    number = 1
-    while (target := run_dir / f"previous-{number}").exists():
-        number += 1
-    target.mkdir(parents=True)
-    for file in _adapter_files(output_dir):
-        shutil.move(file, target / file.name)
-    for entry in sorted(run_dir.iterdir()):
-        if entry.name not in {"lock", "holder"} and not entry.name.startswith("previous-"):
-            (target / RUN).mkdir(exist_ok=True)
-            shutil.move(entry, target / RUN / entry.name)
+    number = next(number for number in count(1) if not (run_dir / f"previous-{number}").exists())
+    staying = {LOCK, HOLDER, MOVING}
+    entries = sorted(entry.name for entry in run_dir.iterdir() if not entry.name.startswith("previous-"))
+    moving = _Moving(
+        target=f"previous-{number}",
+        adapter=[file.name for file in _adapter_files(output_dir)],
+        run=[name for name in entries if name not in staying],
+    )
+    storage.write_atomically(run_dir / MOVING, json.dumps(asdict(moving), ensure_ascii=False))
+    return _move(output_dir, moving)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moving:
+    """What `run/moving.json` holds while a run is set aside: names in the output folder and in its run folder, and the
+    folder in the run folder that they go to."""
+
+    target: str
+    adapter: list[str]
+    run: list[str]
+
+    @classmethod
+    def read(cls, file: Path) -> "_Moving":
+        """Read it back.
+
+        Raises:
+            ResourceError: it is damaged, or names what is elsewhere.
+        """
+        try:
+            moving = cls(**json.loads(file.read_text(encoding="utf-8")))
+            names = [moving.target, *moving.adapter, *moving.run]
+            elsewhere = next((name for name in names if Path(name).name != name), None)
+        except (ValueError, TypeError, RecursionError) as broken:
+            raise ResourceError("error.run.record_broken", where=str(file), reason=str(broken)) from broken
+        if elsewhere is not None:
+            raise ResourceError("error.run.record_broken", where=str(file), reason=elsewhere)
+        return moving
+
+
+def _move(output_dir: Path, moving: _Moving) -> Path:
+    """Move what is still where it was; the adapter's manifest goes first, so that no half of it passes for whole."""
+    run_dir = output_dir / RUN
+    target = run_dir / moving.target
+    storage.make_folder(target / RUN if moving.run else target)
+    pairs = [(output_dir / name, target / name) for name in moving.adapter]
+    pairs += [(run_dir / name, target / RUN / name) for name in moving.run]
+    for source, place in pairs:
+        if source.exists():
+            storage.move(source, place)
+    storage.remove(run_dir / MOVING)
     say("run.set_aside", folder=target)
     return target
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
     """Write a checkpoint's manifest, last of all its files, each of them synced to disk first."""
-    hashes = {}
-    for file in sorted(set(checkpoint.iterdir()) - {checkpoint / CHECKPOINT_MANIFEST}):
-        with file.open("rb+") as opened:
-            os.fsync(opened.fileno())
-        hashes[file.name] = sha256_of(file)
-    write_atomically(checkpoint / CHECKPOINT_MANIFEST, json.dumps(hashes, indent=2, sort_keys=True))
+    storage.sync_tree(checkpoint)
+    files = sorted(set(checkpoint.iterdir()) - {checkpoint / CHECKPOINT_MANIFEST})
+    hashes = {file.name: sha256_of(file) for file in files}
+    storage.write_atomically(checkpoint / CHECKPOINT_MANIFEST, json.dumps(hashes, indent=2, sort_keys=True))
 
 
 def newest_valid(run_dir: Path) -> Path | None:
@@ -182,7 +217,7 @@ def newest_valid(run_dir: Path) -> Path | None:
         if _is_intact(checkpoint):
             return checkpoint
         damaged = _free_name(checkpoint.with_name(f".damaged-{checkpoint.name}"))
-        shutil.move(checkpoint, damaged)
+        storage.move(checkpoint, damaged)
         say("run.damaged_checkpoint", folder=damaged)
     return None
 
@@ -199,12 +234,14 @@ def checkpoint_at(run_dir: Path, step: int) -> Path:
 
 
 def prune(run_dir: Path) -> None:
-    """Delete all sealed checkpoints but the newest and those that they name as the best so far."""
-    sealed = [checkpoint for checkpoint in _by_step(run_dir) if (checkpoint / CHECKPOINT_MANIFEST).exists()]
+    """Delete all sealed checkpoints but the newest and those that they name as the best so far, and the empty folder that a
+    crash left of one that was deleted."""
+    folders = _by_step(run_dir)
+    sealed = [checkpoint for checkpoint in folders if (checkpoint / CHECKPOINT_MANIFEST).exists()]
     bests = {checkpoint_at(run_dir, best) for kept in sealed[-NUM_KEPT:] if (best := _best_step(kept)) is not None}
-    for old in sealed[:-NUM_KEPT]:
-        if old not in bests:
-            shutil.rmtree(old)
+    emptied = [checkpoint for checkpoint in folders if not any(checkpoint.iterdir())]
+    for old in (*(checkpoint for checkpoint in sealed[:-NUM_KEPT] if checkpoint not in bests), *emptied):
+        storage.remove_tree(old, last=CHECKPOINT_MANIFEST)
 
 
 def _best_step(checkpoint: Path) -> int | None:
@@ -213,6 +250,22 @@ def _best_step(checkpoint: Path) -> int | None:
         return int(json.loads((checkpoint / VALIDATION).read_text(encoding="utf-8"))["best"]["step"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def require_room(run_dir: Path, num_bytes: int) -> None:
+    """Refuse to begin what would not fit.
+
+    Args:
+        run_dir: its checkpoints, which newer ones will replace, count as room.
+        num_bytes: what the whole run takes.
+
+    Raises:
+        ResourceError: less is free.
+    """
+    taken = sum(file.stat().st_size for folder in _by_step(run_dir) for file in folder.iterdir())
+    needed, free = num_bytes - taken, storage.free_space(run_dir)
+    if free < needed:
+        raise ResourceError("error.run.no_space", where=str(run_dir), needed=needed / 1e6, free=free / 1e6)
 
 
 def _by_step(run_dir: Path) -> list[Path]:
@@ -250,12 +303,14 @@ def _make_room(output_dir: Path) -> None:
 
 
 def _adapter_files(output_dir: Path) -> list[Path]:
-    """The files of a published adapter, as its manifest names them; without one, those that only an adapter has."""
+    """The files of a published adapter, as its manifest names them, itself first; without one, those that only an adapter
+    has."""
     try:
         names = {*read_manifest(output_dir).files, MANIFEST}
     except ModelError:
         names = {WEIGHTS, CONFIG, PROMPT, MANIFEST, *OWN_NAMES}
-    files = (output_dir / name for name in sorted(names) if Path(name).name == name)
+    ordered = sorted(names, key=lambda name: (name != MANIFEST, name))
+    files = (output_dir / name for name in ordered if Path(name).name == name)
     return [file for file in files if file.is_file()]
 
 
@@ -270,6 +325,6 @@ def _differences(there: Mapping[str, str], wanted: Mapping[str, str]) -> list[st
 
 def _holder(run_dir: Path) -> str:
     try:
-        return (run_dir / "holder").read_text(encoding="utf-8")
+        return (run_dir / HOLDER).read_text(encoding="utf-8")
     except OSError:
         return "?"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pangzhu import machine, plan
-from pangzhu.config import FastOptions, TrainConfig
+from pangzhu.config import FastOptions, RunOptions, TrainConfig
 from pangzhu.fast import memory
 from pangzhu.messages import say
 from pangzhu.model import attach_lora, build_skeleton, load_base, num_parameters, read_json, trainable_parameters
@@ -114,6 +114,28 @@ def look_ahead(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> O
     )
     decisions = Decisions(base.source.name, device, num_threads, precision, budget, probe)
     return Outlook(decisions, shape, num_trainable, path, planned, largest, free_bytes)
+
+
+def plan_run_disk(
+    config: RunOptions, base_folder: Path, num_trainable: int, *, num_steps: int, num_bests: int = 0
+) -> plan.DiskPlan:
+    """What a run will leave on the disk.
+
+    Args:
+        config: how often it saves.
+        base_folder: its tokenizer is saved beside the adapter.
+        num_trainable: parameters of the adapter.
+        num_steps: optimizer steps of the run.
+        num_bests: measurements of validation rows, of which the best ones' weights are kept.
+    """
+    tokenizer = base_folder / "tokenizer.json"
+    return plan.plan_disk(
+        num_trainable,
+        num_steps=num_steps,
+        save_steps=config.save_steps,
+        tokenizer_bytes=tokenizer.stat().st_size if tokenizer.exists() else 0,
+        num_bests=num_bests,
+    )
 
 
 def load_model(config: TrainConfig, base: PreparedBase, decisions: Decisions) -> "PeftModel":

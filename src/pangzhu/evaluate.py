@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import gate
+from pangzhu import gate, storage
 from pangzhu.batching import lay_end_to_end
 from pangzhu.choices import ChoiceShare, check_choices, measure_choices, nothing_shown
 from pangzhu.config import CompareConfig, GenerationOptions
@@ -146,9 +146,9 @@ class Evaluation:
 
     def write(self, folder: Path) -> Path:
         """Keep the figures as JSON."""
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(folder)
         file = folder / EVALUATION_FILE
-        file.write_text(to_json(self.as_json(), indent=2) + "\n", encoding="utf-8")
+        storage.write_atomically(file, to_json(self.as_json(), indent=2) + "\n")
         return file
 
     def _measured_table(self) -> "Table":

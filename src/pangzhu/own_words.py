@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import checkpoint, machine
+from pangzhu import machine, storage
 from pangzhu.batching import lay_end_to_end
 from pangzhu.config import GenerationOptions, TrainConfig
 from pangzhu.decisions import bound_caches, choose_precision
@@ -144,8 +144,8 @@ def _kept_or_made(prompts: Sequence[Sequence[int]], config: TrainConfig, base: P
     del engine
     gc.collect()  # the weights are loaded once more for training
     with disk_errors(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(file, json.dumps({"answers": answers, "sha256": _hash(answers)}))
+        storage.make_folder(file.parent)
+        storage.write_atomically(file, json.dumps({"answers": answers, "sha256": _hash(answers)}))
     return answers
 
 

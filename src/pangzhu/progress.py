@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pangzhu import checkpoint, machine
+from pangzhu import machine, storage
 from pangzhu.batching import MicroBatch
 from pangzhu.errors import InterruptedRunError
 from pangzhu.messages import say
@@ -162,8 +162,7 @@ class Progress:
 
     def write(self, record: Mapping[str, object]) -> None:
         """Append a line to `metrics.jsonl`; its `step` says where it belongs."""
-        with self._file.open("a", encoding="utf-8") as opened:
-            opened.write(json.dumps(record) + "\n")
+        storage.append_line(self._file, json.dumps(record))
 
     def restart_clock(self) -> None:
         """What was done since the last report is no part of the next step."""
@@ -171,7 +170,7 @@ class Progress:
 
     def start(self) -> None:
         """Count from nothing; what an earlier start left in `metrics.jsonl` is taken back."""
-        self._file.unlink(missing_ok=True)
+        storage.remove(self._file)
         self._started = time.perf_counter()
 
     def save(self, folder: Path, step: int) -> None:
@@ -188,7 +187,7 @@ class Progress:
             "peak_memory": self.peak_memory,
             "confirmed": self.confirmed,
         }
-        (folder / LEARNED_FILE).write_text(json.dumps(state), encoding="utf-8")
+        storage.write_atomically(folder / LEARNED_FILE, json.dumps(state))
 
     def restore(self, folder: Path) -> int:
         """Go on counting from a checkpoint, and give its step; lines of `metrics.jsonl` after it are taken back."""
@@ -203,7 +202,7 @@ class Progress:
         if self._file.exists():
             lines = self._file.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = "".join(line for line in lines if _step_of(line) <= state["step"])
-            checkpoint.write_atomically(self._file, kept)
+            storage.write_atomically(self._file, kept)
         return int(state["step"])
 
     def raise_if_interrupted(self, output_dir: Path) -> None:

@@ -9,16 +9,15 @@ Left to others: the arithmetic (`pangzhu.plan`, `pangzhu.estimate`), the clock (
 (`pangzhu.advice`).
 """
 
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import advice, plan
+from pangzhu import advice, plan, storage
 from pangzhu.advice import Advice
 from pangzhu.config import PlanConfig
-from pangzhu.decisions import Outlook, bound_caches, look_ahead
+from pangzhu.decisions import Outlook, bound_caches, look_ahead, plan_run_disk
 from pangzhu.engines import visible
 from pangzhu.estimate import Sample, TimePlan, draw_sample, plan_time, validation_cost
 from pangzhu.measure import counter_for, measure
@@ -331,34 +330,14 @@ def plan_run(config: PlanConfig, *, started: float | None = None) -> RunPlan:
         steps=steps,
         outlook=outlook,
         sample=sample,
-        disk=_plan_disk(config, base.source.folder, outlook, steps=steps, validation=validation),
-        free_disk=_free_disk(config.output_dir),
+        disk=plan_run_disk(
+            config,
+            base.source.folder,
+            outlook.num_trainable,
+            num_steps=steps.num_steps,
+            num_bests=validation.times if validation and config.keeps_best else 0,
+        ),
+        free_disk=storage.free_space(config.output_dir),
         time=timed,
         validation=validation,
     )
-
-
-def _plan_disk(
-    config: PlanConfig,
-    base_folder: Path,
-    outlook: Outlook,
-    *,
-    steps: plan.StepPlan,
-    validation: plan.ValidationPlan | None,
-) -> plan.DiskPlan:
-    tokenizer = base_folder / "tokenizer.json"
-    return plan.plan_disk(
-        outlook.num_trainable,
-        num_steps=steps.num_steps,
-        save_steps=config.save_steps,
-        tokenizer_bytes=tokenizer.stat().st_size if tokenizer.exists() else 0,
-        num_bests=validation.times if validation and config.keeps_best else 0,
-    )
-
-
-def _free_disk(output_dir: Path) -> int:
-    """Bytes that are free where the output folder is, or would be made."""
-    folder = output_dir.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

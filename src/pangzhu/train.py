@@ -12,23 +12,22 @@ Try it: `train(TrainConfig(output_dir="out", model_name_or_path="packaged:smollm
 
 import gc
 import os
-import shutil
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import adapter, checkpoint, machine, plan
+from pangzhu import adapter, checkpoint, machine, plan, storage
 from pangzhu.account import Account
 from pangzhu.announcing import say_model, say_plan
 from pangzhu.card import model_card
 from pangzhu.config import ModelOptions, RunOptions, TrainConfig, ValidationOptions
 from pangzhu.data_summary import DataSummary, summarize
-from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model
+from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model, plan_run_disk
 from pangzhu.errors import DivergedError, UsageError, VerificationError
 from pangzhu.messages import say, text
-from pangzhu.model import base_fingerprint
+from pangzhu.model import base_fingerprint, trainable_parameters
 from pangzhu.own_words import add_own_words, hold_to_base
 from pangzhu.preparation import (
     PreparedBase,
@@ -39,7 +38,7 @@ from pangzhu.preparation import (
     require_trainable,
 )
 from pangzhu.progress import Progress, say_step
-from pangzhu.report.build import build_run_page, write_run_report
+from pangzhu.report.build import REPORT, build_run_page, write_run_report
 from pangzhu.report.run_facts import RunFacts
 from pangzhu.trackers import choose_trackers, say_trackers
 from pangzhu.trainer import Beside, RowTrainer, confirm_learned
@@ -166,6 +165,8 @@ def train_rows(
         if record.state == "finished":
             fault = adapter.describe(config.output_dir).fault
             if fault is None:
+                if not (run_dir / REPORT).exists():  # the run was cut off between its last two files
+                    write_run_report(config.output_dir)
                 return _finished_result(record, config.output_dir)
             say("train.adapter_damaged", fault=fault)
             record = replace(record, state="running")
@@ -204,10 +205,13 @@ class _Run:
 def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run) -> TrainResult:
     """From an open run folder to a published adapter."""
     resumed_from = checkpoint.newest_valid(run.folder)
+    checkpoint.prune(run.folder)  # a crash may have come before it
     bound_caches(config, rows)
     decisions, record = _decide(config, base, rows, run)
+    storage.make_folder(run.folder / checkpoint.CHECKPOINTS)
     model = load_model(config, base, decisions)
     say_model(model, decisions)
+    _require_room(config, base, run=run, model=model)
     progress = Progress(
         run.folder / checkpoint.METRICS,
         rows.tokenized.examples,
@@ -253,6 +257,18 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     return result
 
 
+def _require_room(config: TrainConfig, base: PreparedBase, *, run: _Run, model: "PeftModel") -> None:
+    """Refuse a run whose files would not fit on the disk."""
+    disk = plan_run_disk(
+        config,
+        base.source.folder,
+        sum(parameter.numel() for parameter in trainable_parameters(model)),
+        num_steps=run.steps.num_steps,
+        num_bests=run.validation.num_bests if run.validation else 0,
+    )
+    checkpoint.require_room(run.folder, disk.total)
+
+
 def _load_published(
     trainer: RowTrainer, validation: Validation, run_dir: Path, *, all_learned: bool
 ) -> ValidationReport:
@@ -288,7 +304,7 @@ def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "F
 def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:
     """Write down the rows that `--skip_bad` left out, and why."""
     if findings := rows.all_findings:
-        checkpoint.write_atomically(run_dir / REJECTED, "".join(f"{finding}\n" for finding in findings))
+        storage.write_atomically(run_dir / REJECTED, "".join(f"{finding}\n" for finding in findings))
         say("data.rejects_kept", file=run_dir / REJECTED, rows=len(findings))
 
 
@@ -306,7 +322,7 @@ def _identity(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> di
 def _publish(config: TrainConfig, base: PreparedBase, rows: PreparedRows, *, run: _Run, model: "PeftModel") -> None:
     """Write, prove, and only then put the adapter where it is looked for."""
     staged = run.folder / "staged"
-    shutil.rmtree(staged, ignore_errors=True)  # left by a crash
+    storage.remove_tree(staged)  # left by a crash
     recorded, change = stage_adapter(staged, base, rows, model=model)
     say("train.proven", change=change)
     manifest = adapter.Manifest(
@@ -319,7 +335,7 @@ def _publish(config: TrainConfig, base: PreparedBase, rows: PreparedRows, *, run
         data=run.summary.as_json(),
     )
     page = build_run_page(RunFacts(config.output_dir, manifest, run.record))
-    (staged / adapter.CARD).write_text(model_card(page, manifest.base, config.output_dir), encoding="utf-8")
+    storage.write_atomically(staged / adapter.CARD, model_card(page, manifest.base, config.output_dir))
     adapter.publish(staged, config.output_dir, replace(manifest, files=adapter.file_hashes(staged)))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pangzhu import checkpoint
+from pangzhu import checkpoint, storage
 from pangzhu.adapter import rounded
 from pangzhu.batching import MicroBatch, RowDataset, as_micro_batch, collate
 from pangzhu.config import TrainConfig
@@ -195,6 +195,11 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
             self._fast.release()
         say("train.out_of_memory", budget=self._token_budget)
         return None
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
+        """Trainer's own files of a checkpoint, in a folder of their own."""
+        with storage.library_writes(Path(self.args.output_dir).parent):
+            super()._save_checkpoint(model, trial)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass a step's figures on to the progress, and its own to the trackers; Trainer's closing summary is not a step."""

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import checkpoint
+from pangzhu import checkpoint, storage
 from pangzhu.data.quality import find_overlaps
 from pangzhu.errors import DivergedError
 from pangzhu.messages import say, text
@@ -111,6 +111,11 @@ class Validation:
             "early_stopping_patience": str(self._patience),
         }
 
+    @property
+    def num_bests(self) -> int:
+        """Measurements whose weights may have to be kept beside the newest checkpoints."""
+        return self._plan.times if self._keeps_best else 0
+
     def announce(self, dataset: "Dataset") -> None:
         """Say before training what will be measured, and which rows of the dataset ask the same."""
         rows, plan = self._rows, self._plan
@@ -173,7 +178,7 @@ class Validation:
             "last": self.last and asdict(self.last),
             "num_since_best": self._num_since_best,
         }
-        (folder / checkpoint.VALIDATION).write_text(json.dumps(state), encoding="utf-8")
+        storage.write_atomically(folder / checkpoint.VALIDATION, json.dumps(state))
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint; one of a run that measured nothing yet knows nothing."""

@@ -321,7 +321,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_fetched(
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("pangzhu.sources.cache.shutil.disk_usage", lambda folder: usage(10, 9, 1))
+    monkeypatch.setattr("pangzhu.storage.shutil.disk_usage", lambda folder: usage(10, 9, 1))
     with pytest.raises(ResourceError) as caught:
         fetch()
     assert (caught.value.key, caught.value.exit_code) == ("error.model.no_space", 5)

@@ -13,14 +13,13 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
 from array import array
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TextIO
 
+from pangzhu import storage
 from pangzhu.check.anatomy import Anatomist, Run
 from pangzhu.check.result import CheckResult, by_kind
 from pangzhu.data.conversation import Conversation
@@ -108,13 +107,12 @@ class Page:
     def __init__(self, file: Path, anatomist: Anatomist, *, name: str) -> None:
         self.file = file
         self._anatomist = anatomist
-        self._unfinished = file.with_name(f"{file.name}.tmp")
         self._pieces: dict[tuple[tuple[str, str], ...], int] = {}
         self._index = {name: array("i") for name in ("row", "line", "tokens", "learned")}
         self._num_left_out = 0
         self._num_bytes = 0
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._opened: TextIO = self._unfinished.open("w", encoding="utf-8", errors="replace", newline="\n")
+        storage.make_folder(file.parent)
+        self._new = storage.NewFile(file)
         head, self._tail = _skeleton(name)
         self._write(head)
 
@@ -136,21 +134,18 @@ class Page:
         data = as_json(self._data(result) | {"cautions": [text(key, **values) for key, values in cautions]})
         self._write(f'<script type="application/json" id="data">{data}</script>\n')
         self._write(self._tail)
-        self._opened.flush()
-        os.fsync(self._opened.fileno())
-        self._opened.close()
-        self._unfinished.replace(self.file)
+        self._new.finish()
         for key, values in cautions:
             say(key, **values)
 
     def abandon(self) -> None:
         """Leave nothing half written behind."""
-        self._opened.close()
-        self._unfinished.unlink(missing_ok=True)
+        self._new.abandon()
 
     def _write(self, content: str) -> None:
-        self._num_bytes += len(content.encode("utf-8", errors="replace"))
-        self._opened.write(content)
+        encoded = content.encode("utf-8", errors="replace")
+        self._num_bytes += len(encoded)
+        self._new.write(encoded)
 
     def _row(self, conversation: Conversation, example: TokenizedExample) -> list[int | str]:
         place = example.location

@@ -19,6 +19,7 @@ from pangzhu.cli import console
 from pangzhu.cli.flags import Flags, read_flags
 from pangzhu.errors import InterruptedRunError, PangzhuError, ResourceError, UsageError, is_out_of_memory, nearest
 from pangzhu.messages import say
+from pangzhu.storage import DISK_FORBIDDEN, DISK_FULL
 
 if TYPE_CHECKING:
     from pangzhu.cli.options import Verb
@@ -170,13 +171,11 @@ def _as_pangzhu_error(error: Exception) -> PangzhuError:
 
 def _as_disk_fault(error: OSError) -> PangzhuError | None:
     """What the disk refused, or None where the fault is another."""
-    from pangzhu.sources.cache import DISK_FORBIDDEN, DISK_FULL
-
     where = None if error.filename is None else str(error.filename)
     if error.errno in DISK_FULL:
-        return ResourceError("error.cli.disk_full", where=where)
+        return ResourceError("error.disk.full", where=where)
     if error.errno in DISK_FORBIDDEN and where is not None:  # without a path it may be a socket's
-        return ResourceError("error.cli.disk_forbids", where=where, reason=error.strerror)
+        return ResourceError("error.disk.forbids", where=where, reason=error.strerror)
     return None
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu import gate
+from pangzhu import gate, storage
 from pangzhu.compare import tables
 from pangzhu.compare.figures import MEASURES, Detail, Gain, Measure, Score, detail_of, gain_of, score_of
 from pangzhu.compare.rows import ComparedRow
@@ -134,10 +134,10 @@ class Comparison:
 
     def write(self, folder: Path) -> Path:
         """Keep the answers, one JSON object a row."""
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(folder)
         file = folder / ANSWERS_FILE
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows_as_json())
-        file.write_text("".join(lines), encoding="utf-8")
+        storage.write_atomically(file, "".join(lines))
         return file
 
     def _remarks(self) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pangzhu import checkpoint
+from pangzhu import checkpoint, storage
 from pangzhu.adapter import BaseRecord
 from pangzhu.compare.rows import ComparedRow
 from pangzhu.engines import visible
@@ -24,7 +24,7 @@ MOST_OPEN = 40  # questions of a kind; more are folded away, so that the page is
 
 def write_report(file: Path, page: Page) -> Path:
     """Write a page, and say where."""
-    checkpoint.write_atomically(file, render(page))
+    storage.write_atomically(file, render(page))
     say("report.written", file=file)
     return file
 

@@ -1,15 +1,12 @@
 """Where base models are kept, and how something half written never passes for whole.
 
 A folder in the cache counts only once its stamp, `pangzhu.json`, is in it. The stamp is written last, through a temporary
-file and `os.replace`, and names every file with its size and sha256. Folders are never renamed: Windows refuses that
-while anything in them is open. What this does not do: fetch anything.
+file and `os.replace`, and names every file with its size and sha256. What this does not do: fetch anything, or touch the
+disk by itself (`pangzhu.storage`).
 """
 
-import errno
-import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +14,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pangzhu import storage
 from pangzhu.errors import ResourceError
 from pangzhu.messages import say
+from pangzhu.storage import DISK_FULL, DiskError, is_disk_error, sha256_of
 
 STAMP = "pangzhu.json"
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def user_cache_dir() -> Path:
@@ -40,18 +37,12 @@ def cache_root() -> Path:
     return Path(chosen).expanduser().resolve() if chosen else user_cache_dir() / "pangzhu"
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def locked(name: str) -> Iterator[None]:
     """Let one process at a time work on `name`; a second one says so and waits."""
     folder = cache_root() / "locks"
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(folder)
     lock = FileLock(folder / f"{name.replace('/', '--')}.lock")
     try:
         lock.acquire(timeout=0)
@@ -64,17 +55,12 @@ def locked(name: str) -> Iterator[None]:
         lock.release()
 
 
-def is_disk_error(failed: Exception) -> bool:
-    """Whether the disk is full, read-only or forbidden."""
-    return isinstance(failed, OSError) and failed.errno in (*DISK_FULL, *DISK_FORBIDDEN)
-
-
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Turn a full, read-only or forbidden disk under `folder` into a sentence; other errors pass."""
     try:
         yield
-    except OSError as failed:
+    except (OSError, DiskError) as failed:
         if not is_disk_error(failed):
             raise
         key = "error.model.disk_full" if failed.errno in DISK_FULL else "error.model.cache_not_writable"
@@ -87,7 +73,7 @@ def need_space(folder: Path, num_bytes: int) -> None:
     Raises:
         ResourceError: fewer than `num_bytes` bytes are free where `folder` is.
     """
-    free = shutil.disk_usage(folder).free
+    free = storage.free_space(folder)
     if free < num_bytes:
         raise ResourceError("error.model.no_space", where=str(folder), need=size_text(num_bytes), free=size_text(free))
 
@@ -107,12 +93,7 @@ def write_stamp(folder: Path, about: dict[str, object]) -> None:
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != STAMP
     }
-    temporary = folder / f"{STAMP}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(about | {"files": files}, file, ensure_ascii=False, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / STAMP)
+    storage.write_atomically(folder / STAMP, json.dumps(about | {"files": files}, ensure_ascii=False, indent=2))
 
 
 def read_stamp(folder: Path) -> dict[str, object] | None:
@@ -131,10 +112,10 @@ def publish(made: Path, folder: Path, *, about: dict[str, object]) -> None:
     Both are on the same disk, so each move is one `os.replace`. An old stamp goes first, then what an earlier attempt
     or conversion left.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STAMP).unlink(missing_ok=True)
+    storage.make_folder(folder)
+    storage.remove(folder / STAMP)
     for stale in folder.iterdir():
-        stale.unlink()
-    for path in sorted(made.iterdir()):
-        path.replace(folder / path.name)
+        storage.remove(stale)
+    storage.sync_tree(made)
+    storage.move(made, folder)
     write_stamp(folder, about)

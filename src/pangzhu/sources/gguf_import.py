@@ -17,6 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pangzhu import storage
 from pangzhu.errors import ModelError
 from pangzhu.messages import say
 from pangzhu.sources.gguf_tokenizer import GgufVocabulary, write_tokenizer
@@ -147,4 +148,4 @@ def _check_folder(folder: Path, vocabulary: GgufVocabulary, *, gguf: Path) -> No
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    storage.write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")

@@ -16,6 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pangzhu import storage
 from pangzhu.errors import ModelError
 
 if TYPE_CHECKING:
@@ -190,7 +191,6 @@ def write_tokenizer(vocabulary: GgufVocabulary, folder: Path) -> None:
     """Write `tokenizer.json`, `tokenizer_config.json` and, where the file has one, `chat_template.jinja`."""
     build_tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
     config = json.dumps(_tokenizer_config(vocabulary), ensure_ascii=False, indent=2)
-    (folder / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
+    storage.write_atomically(folder / "tokenizer_config.json", config + "\n")
     if vocabulary.chat_template is not None:
-        template = vocabulary.chat_template.encode("utf-8")
-        (folder / "chat_template.jinja").write_bytes(template)  # bytes: Windows would turn \n into \r\n
+        storage.write_atomically(folder / "chat_template.jinja", vocabulary.chat_template)

@@ -16,12 +16,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pangzhu import storage
 from pangzhu.errors import ModelError
 from pangzhu.messages import say
 from pangzhu.sources import transfer
 from pangzhu.sources.cache import disk_errors, locked, need_space, size_text
 from pangzhu.sources.folder import JSON_FILES, refuse_code
 from pangzhu.sources.transfer import Download, RemoteFile, Source, fetch, patiently
+from pangzhu.storage import DiskError
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -103,7 +105,7 @@ def hf_download(name: str, revision: str | None) -> Path:
     files = _wanted_files(info.siblings or (), source)
     snapshot = _Snapshot(source, info.sha or "")
     with disk_errors(snapshot.storage), locked(f"hf--{name}"):
-        snapshot.storage.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(snapshot.storage)
         _announce(files, snapshot)
         for file in files:
             _place(file, snapshot)
@@ -189,12 +191,12 @@ def _place(file: RemoteFile, snapshot: _Snapshot) -> None:
 
 def _link(blob: Path, pointer: Path) -> None:
     """A relative link as huggingface_hub makes it; where links are forbidden (Windows), the file itself moves."""
-    pointer.parent.mkdir(parents=True, exist_ok=True)
-    pointer.unlink(missing_ok=True)
+    storage.make_folder(pointer.parent)
+    storage.remove(pointer)
     try:
-        pointer.symlink_to(Path("..") / ".." / "blobs" / blob.name)
-    except OSError:
-        blob.replace(pointer)
+        storage.link(pointer, Path("..") / ".." / "blobs" / blob.name)
+    except DiskError:
+        storage.move(blob, pointer)
 
 
 def _write_ref(snapshot: _Snapshot) -> None:
@@ -203,7 +205,5 @@ def _write_ref(snapshot: _Snapshot) -> None:
     if revision == snapshot.commit:
         return
     reference = snapshot.storage / "refs" / revision
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    temporary = reference.with_name(f"{reference.name}.tmp")
-    temporary.write_text(snapshot.commit, encoding="utf-8")
-    temporary.replace(reference)
+    storage.make_folder(reference.parent)
+    storage.write_atomically(reference, snapshot.commit)

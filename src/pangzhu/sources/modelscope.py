@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pangzhu.errors import ModelError
 from pangzhu.messages import say
-from pangzhu.sources.cache import disk_errors, is_disk_error, locked
+from pangzhu.sources.cache import disk_errors, locked
 from pangzhu.sources.folder import refuse_code
 from pangzhu.sources.hubs import NEVER, WANTED
+from pangzhu.storage import is_disk_error
 
 DEFAULT_REVISION = "master"
 

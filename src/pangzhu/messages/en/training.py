@@ -101,6 +101,8 @@ MESSAGES = {
     "error.run.locked.fix": "Wait until it ends, or choose another --output_dir.",
     "error.run.not_writable": "The output folder cannot be written: {reason}.",
     "error.run.not_writable.fix": "Choose another --output_dir, or correct its permissions.",
+    "error.run.no_space": "The run needs {needed:.0f} MB of free disk for its checkpoints and its adapter, and there are {free:.0f} MB.",
+    "error.run.no_space.fix": "Free some space, or give an --output_dir on another disk, and give the command again.",
     "error.run.another": "An unfinished run with other data or settings lives in this folder. It has → you want:\n"
     "    {differences}",
     "error.run.another.fix": "Finish it with its own settings, choose another --output_dir or move the folder away, or start "

@@ -92,6 +92,8 @@ MESSAGES = {
     "error.run.locked.fix": "等它结束，或换一个 --output_dir。",
     "error.run.not_writable": "无法写入输出文件夹：{reason}。",
     "error.run.not_writable.fix": "换一个 --output_dir，或修正它的权限。",
+    "error.run.no_space": "检查点和适配器需要 {needed:.0f} MB 磁盘空间，现在只有 {free:.0f} MB。",
+    "error.run.no_space.fix": "腾出一些空间，或用 --output_dir 换到另一个磁盘，再运行一次。",
     "error.run.another": "这个文件夹里有一个未完成的训练，数据或设置不同。已有 → 现在要的：\n    {differences}",
     "error.run.another.fix": "用原来的设置把它跑完，换一个 --output_dir 或把这个文件夹移走，或用 --resume never 重新开始"
     "（旧的训练会保留在 run/previous-N）。",

@@ -1,0 +1,36 @@
+"""Runs are recorded once for all tests of a module, and what was counted is told at the end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pangzhu.messages import listening
+
+pytest.register_assert_rewrite("tests.torture.recordings")
+from tests.torture.recordings import Recording, record_all  # noqa: E402  # once its assertions explain themselves
+
+
+@pytest.fixture(scope="module")
+def recordings(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Sequence[Recording]:
+    """Three runs, from three states of the output folder."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pangzhu.machine.num_physical_cores", lambda: 1)
+        return tuple(record_all(model_folder("qwen2"), tmp_path_factory.mktemp("recorded")))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests counted."""
+    counted = [found for report in terminalreporter.getreports("passed") for found in report.user_properties]
+    if counted:
+        terminalreporter.section("torture")
+        for name, count in counted:
+            terminalreporter.write_line(f"{count:>6}  {name}")
+
+
+@pytest.fixture(autouse=True)
+def said() -> Iterator[list[str]]:
+    """Every sentence said while the test runs; hundreds of runs are not to be read."""
+    sentences: list[str] = []
+    with listening(sentences.append):
+        yield sentences
