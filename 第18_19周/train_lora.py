@@ -24,7 +24,7 @@ LORA_ALPHA = 32  # 缩放系数：旁注说话的声音有多大
 LORA_DROPOUT = 0.0
 LEARNING_RATE = 6e-4
 PER_DEVICE_TRAIN_BATCH_SIZE = 8  # 每个优化步看多少行
-NUM_TRAIN_EPOCHS = 3.5  # 最多把数据看几遍
+NUM_TRAIN_EPOCHS = 5.0  # 最多把数据看几遍
 UNTIL_LEARNED = True  # 全部学会就提前停
 SEED = 42
 

@@ -43,7 +43,7 @@ NUM_SHOWN = 6  # of each kind, side by side
 # From `python -m benchmarks.recipes`: docs/evaluation.md.
 LEARNING_RATE = 6e-4
 ROWS_PER_STEP = 8  # five to be learned, three to be held to the base, on average
-NUM_EPOCHS = 3.5
+NUM_EPOCHS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
