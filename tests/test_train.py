@@ -698,7 +698,7 @@ def test_replay_rows_are_trained_and_not_counted_as_learned(runs: Runs, tmp_path
     assert beside.num_rows == plain.num_rows == len(SIX_ROWS)
     assert runs.weights("beside") != runs.weights("plain")
     assert {line["num_rows"] for line in runs.metrics("beside")} == {len(SIX_ROWS)}
-    assert text("train.replay", counted=len(SIX_ROWS), replay=2) in said
+    assert text("train.replay", counted=len(SIX_ROWS), replay=2, held=0) in said
 
 
 def test_the_same_rows_are_another_run_where_some_of_them_are_replay(runs: Runs, tmp_path: Path) -> None:

@@ -16,14 +16,15 @@ sys.path.insert(0, str(HERE.parent / "src"))
 # ---- 可以修改的设置 -------------------------------------------------------------------------------------------------
 MODEL = None  # 基座模型；None 表示 Qwen/Qwen2.5-0.5B-Instruct，模型站连不上时改用打包的 Qwen
 DATA = HERE / "law_data.json"  # 训练数据：instruction / input / output
+REPLAY = HERE / "law_replay.json"  # 一起训练的日常问题，用来守住基座原有的本领；不想要就改成 None
 OUTPUT_DIR = HERE / "lora_output"  # 适配器保存到哪里
 MAX_LENGTH = 256  # 每行最多多少个词元；太短会停下来说明，绝不悄悄截断
 LORA_R = 8  # LoRA 的秩：旁注本有多厚
 LORA_ALPHA = 32  # 缩放系数：旁注说话的声音有多大
 LORA_DROPOUT = 0.0
 LEARNING_RATE = 6e-4
-PER_DEVICE_TRAIN_BATCH_SIZE = 5  # 每个优化步看多少行
-NUM_TRAIN_EPOCHS = 3.5  # 最多把数据看几遍
+PER_DEVICE_TRAIN_BATCH_SIZE = 8  # 每个优化步看多少行
+NUM_TRAIN_EPOCHS = 5.0  # 最多把数据看几遍
 UNTIL_LEARNED = True  # 全部学会就提前停
 SEED = 42
 
@@ -38,6 +39,7 @@ def main() -> None:
     config = TrainConfig(
         model_name_or_path=MODEL,
         dataset_path=DATA,
+        replay_path=REPLAY,
         output_dir=OUTPUT_DIR,
         max_seq_length=MAX_LENGTH,
         r=LORA_R,

@@ -266,7 +266,7 @@ def test_without_the_losses_of_its_run_an_adapter_is_told_not_to_have_learned(wo
 
 
 def test_an_adapter_without_ends_has_learned_the_words_and_is_told_so(workshop: Workshop) -> None:
-    answers = [row.answers[NAME] for row in workshop.asked("cut").of(NAME, "taught")]
+    answers = [row.answers[NAME] for row in workshop.asked("cut").comparison.rows if row.kind == "taught"]
     assert not any(answer.ended or answer.broke_off for answer in answers)
     begun = sum(answer.text.startswith(taught) for answer, (_, taught) in zip(answers, TAUGHT, strict=True))
     page = page_of(workshop, "cut")
@@ -276,7 +276,8 @@ def test_an_adapter_without_ends_has_learned_the_words_and_is_told_so(workshop: 
 
 def test_an_adapter_trained_too_long_knows_what_it_was_taught_and_little_else(workshop: Workshop) -> None:
     asked = workshop.asked("overtrained")
-    assert asked.score(NAME, "taught").num_right == len(TAUGHT)
-    assert asked.score(NAME, "general").num_right == 0
-    assert asked.score("base", "general").num_right == len(asked.of("base", "general"))
+    assert asked.comparison.score(NAME, "taught").num_right == len(TAUGHT)
+    assert asked.comparison.score(NAME, "general").num_right == 0
+    known = asked.comparison.score("base", "general")
+    assert known.num_right == known.num_rows > 0
     assert asked.drifts[0].agreement.value < 0.5
