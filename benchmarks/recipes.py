@@ -37,8 +37,8 @@ PAGES: dict[Language, Path] = {
     "zh": HERE.parent / "docs" / "evaluation.zh-CN.md",
 }
 HEADS: dict[Language, str] = {
-    "en": "| wordings a fact | everyday rows held | law rows held | their weight | declined rows | learning rate | rows a step | "
-    "passes | tokens | rows learned | development wordings | untaught, recited | base's words kept |\n",
+    "en": "| wordings a fact | everyday rows held | law rows held | their weight | declined rows | learning rate | "
+    "rows a step | passes | tokens | rows learned | development wordings | untaught, recited | base's words kept |\n",
     "zh": "| 每条知识的说法 | 守住基座的日常行 | 守住基座的法律行 | 它们的分量 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | "
     "学会的行 | 开发集说法 | 没教过的，照背 | 基座用词保留 |\n",
 }
