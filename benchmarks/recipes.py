@@ -37,10 +37,10 @@ PAGES: dict[Language, Path] = {
     "zh": HERE.parent / "docs" / "evaluation.zh-CN.md",
 }
 HEADS: dict[Language, str] = {
-    "en": "| wordings a fact | rows held to the base | their weight | declined rows | learning rate | rows a step | passes | "
-    "tokens | rows learned | development wordings | untaught, recited | base's words kept |\n",
-    "zh": "| 每条知识的说法 | 守住基座的行 | 它们的分量 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | 学会的行 | 开发集说法 | "
-    "没教过的，照背 | 基座用词保留 |\n",
+    "en": "| wordings a fact | everyday rows held | law rows held | their weight | declined rows | learning rate | "
+    "rows a step | passes | tokens | rows learned | development wordings | untaught, recited | base's words kept |\n",
+    "zh": "| 每条知识的说法 | 守住基座的日常行 | 守住基座的法律行 | 它们的分量 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | "
+    "学会的行 | 开发集说法 | 没教过的，照背 | 基座用词保留 |\n",
 }
 
 
@@ -50,9 +50,10 @@ class Recipe:
 
     Args:
         wordings: trained of each fact.
-        held: everyday rows beside them, held to the base.
+        held: everyday questions beside them, held to the base.
+        held_law: law questions nobody is taught, held to the base as well; those near a fact first.
         weight: of a token of those beside a learned one.
-        declined: law questions nobody is taught, trained with one answer that declines them; those near a fact first.
+        declined: the same law questions, trained with one answer that declines them.
         learning_rate: at the top of the cosine.
         rows_per_step: of an optimizer step.
         passes: over all rows.
@@ -61,6 +62,7 @@ class Recipe:
 
     wordings: int = 5
     held: int = 0
+    held_law: int = 0
     weight: float = 5.0
     declined: int = 0
     learning_rate: float = 6e-4
@@ -72,7 +74,7 @@ class Recipe:
 RECIPES = (
     Recipe(passes=3.5),
     Recipe(held=100, rows_per_step=8, passes=3.5),
-    Recipe(held=100, declined=68, rows_per_step=8, passes=4.0),
+    Recipe(held=60, held_law=68, rows_per_step=9, passes=3.5),
 )
 
 
@@ -102,7 +104,9 @@ def run(recipe: Recipe, model: str) -> dict[str, Any]:
         config = TrainConfig(
             model_name_or_path=model,
             dataset_path=_write(folder / "law.json", taught_rows(recipe.wordings)),
-            replay_path=_write(folder / "replay.json", rows_beside(recipe)) if recipe.held + recipe.declined else None,
+            replay_path=_write(folder / "replay.json", rows_beside(recipe))
+            if recipe.held + recipe.held_law + recipe.declined
+            else None,
             replay_weight=recipe.weight,
             output_dir=folder / ADAPTER,
             learning_rate=recipe.learning_rate,
@@ -128,15 +132,17 @@ def taught_rows(wordings: int) -> list[dict[str, Any]]:
 
 
 def rows_beside(recipe: Recipe) -> list[dict[str, Any]]:
-    """Everyday rows, and declined ones: one near each fact, then a second one, then those that are near none."""
-    declined = list(_declined(_read(HERE / "data" / "law_declined.json")))
-    return _read(example("law_replay.json"))[: recipe.held] + declined[: recipe.declined]
+    """Everyday questions, and law questions nobody is taught: one near each fact, then a second one, then those that are near
+    none."""
+    law = list(_declined(_read(HERE / "data" / "law_declined.json")))
+    held_law = [row | {"output": ""} for row in law[: recipe.held_law]]
+    return _read(example("law_replay.json"))[: recipe.held] + held_law + law[: recipe.declined]
 
 
 def table(rows: list[dict[str, str]], language: Language = "en") -> str:
     """Markdown, a row a recipe."""
     lines = (f"| {' | '.join(_cells(row))} |\n" for row in rows)
-    return f"{HEADS[language]}|{'---|' * 12}\n{''.join(lines)}"
+    return f"{HEADS[language]}|{'---|' * 13}\n{''.join(lines)}"
 
 
 def _declined(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -174,7 +180,8 @@ def num_recited(answers: Comparison, taught: list[Conversation]) -> int:
 
 def _cells(row: dict[str, str]) -> list[str]:
     settings = [
-        row[name] for name in ("wordings", "held", "weight", "declined", "learning_rate", "rows_per_step", "passes")
+        row[name]
+        for name in ("wordings", "held", "held_law", "weight", "declined", "learning_rate", "rows_per_step", "passes")
     ]
     learned = f"{row['num_learned']}/{row['num_rows']}"
     asked = [f"{row['num_right']}/{row['num_reworded']}", f"{row['num_recited']}/{row['num_untaught']}"]

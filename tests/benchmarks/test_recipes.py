@@ -38,10 +38,16 @@ def test_a_recipe_without_rows_beside_has_none() -> None:
     assert [bool(row["output"]) for row in rows_beside(Recipe(held=3, declined=1))] == [False] * 3 + [True]
 
 
+def test_law_questions_that_are_held_are_those_that_others_decline() -> None:
+    held, declined = rows_beside(Recipe(held_law=68)), rows_beside(Recipe(declined=68))
+    assert [row["instruction"] for row in held] == [row["instruction"] for row in declined]
+    assert {row["output"] for row in held} == {""}
+
+
 def test_recipes_differ_and_ask_for_no_more_rows_than_there_are() -> None:
     assert len(set(RECIPES)) == len(RECIPES)
     for recipe in RECIPES:
-        assert len(rows_beside(recipe)) == recipe.held + recipe.declined
+        assert len(rows_beside(recipe)) == recipe.held + recipe.held_law + recipe.declined
         assert len(taught_rows(recipe.wordings)) == 34 * recipe.wordings
 
 
@@ -68,7 +74,7 @@ def test_the_table_tells_a_recipe_and_what_came_of_it(language: Language) -> Non
     row |= {"tokens": "12345", "num_rows": "170", "num_learned": "168", "num_reworded": "34", "num_right": "30"}
     row |= {"num_untaught": "20", "num_recited": "7", "agreement": "0.664"}
     *_, line = table([row], language).splitlines()
-    assert line == "| 5 | 40 | 5.0 | 0 | 0.0006 | 5 | 3.0 | 12,345 | 168/170 | 30/34 | 7/20 | 66% |"
+    assert line == "| 5 | 40 | 0 | 5.0 | 0 | 0.0006 | 5 | 3.0 | 12,345 | 168/170 | 30/34 | 7/20 | 66% |"
 
 
 def test_a_run_asks_development_questions_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
