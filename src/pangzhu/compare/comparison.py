@@ -71,7 +71,7 @@ class Comparison:
         return detail_of(self._of(model, kind), model, kind, taught=self._may_recite(kind))
 
     def gain(self, model: str, kind: str, measure: Measure) -> Gain | None:
-        """One model against the base on what both were asked; None for the base itself, without it, and where that is nothing."""
+        """One model against the base on what both were asked; None for the base itself, and where that is nothing."""
         if model == BASE or BASE not in self.models:
             return None
         both = [row for row in self._of(model, kind) if BASE in row.answers]
