@@ -1,6 +1,7 @@
 """The law demo: what it trains, what it asks, and when it says that it has succeeded."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from rich.cells import cell_len
 
 from pangzhu import demo
+from pangzhu.adapter import describe, read_manifest, sha256_of
+from pangzhu.card import renew_card
 from pangzhu.compare import ComparedRow, Comparison
 from pangzhu.config import DemoConfig, TrainConfig
 from pangzhu.data import load_dataset
@@ -18,6 +21,7 @@ from pangzhu.engines.transformers import BASE
 from pangzhu.errors import VerificationError
 from pangzhu.examples import example
 from pangzhu.messages import listening, set_language
+from pangzhu.report.build import write_report
 from pangzhu.report.figures import Asked
 from pangzhu.train import TrainResult
 from tests.conftest import build_tokenizer, conversation
@@ -344,3 +348,18 @@ def test_the_report_holds_every_answer_and_what_was_kept_of_the_base(
 def test_a_taught_question_is_a_row_of_the_data_with_its_kind() -> None:
     row: Conversation = questions()[0]
     assert (row.prompt[-1].content, row.field("kind")) == ("什么是合同法？", "taught")
+
+
+def test_the_demo_writes_one_report_and_ends_with_a_card_that_has_its_figures(
+    trained: Trained, tiny: list[TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(trained.english, tmp_path / "adapter"))
+    monkeypatch.setattr(demo, "write_report", write_report)
+    monkeypatch.setattr(demo, "renew_card", renew_card)
+    told = Told()
+    with listening(told):
+        run(DemoConfig(output_dir=folder, precision="float32"))
+    assert str(told).count("report.html") == 1
+    assert "| taught | law | 4/4 |" in (folder / "README.md").read_text(encoding="utf-8")
+    assert describe(folder).fault is None
+    assert read_manifest(folder).files["README.md"] == sha256_of(folder / "README.md")

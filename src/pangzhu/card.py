@@ -20,6 +20,7 @@ from pangzhu.report.page import Entries, Page, Table
 
 ACTIVE = re.compile(r"[\\`*<|]|\](?=\()")  # what would be markup in a cell or a sentence
 FENCE = "```"
+OWN_FILE = "model_card.md"  # outside an adapter's folder, where README.md may be anybody's
 
 
 def model_card(page: Page, base: BaseRecord, folder: Path) -> str:
