@@ -73,7 +73,7 @@ def test_the_recipe_is_a_training_run_on_the_packaged_law(tmp_path: Path) -> Non
     config = DemoConfig(model_name_or_path="some/model", hub="hf", precision="bf16", output_dir=tmp_path)
     recipe = demo_recipe(config)
     assert type(recipe) is TrainConfig
-    assert recipe.dataset_path == example("law_data.json")
+    assert (recipe.dataset_path, recipe.replay_path) == (example("law_data.json"), example("law_replay.json"))
     assert recipe.until_learned
     assert (recipe.model_name_or_path, recipe.hub, recipe.precision) == ("some/model", "hf", "bf16")
     assert recipe.output_dir == tmp_path
@@ -255,6 +255,7 @@ def test_long_answers_stand_whole_and_side_by_side_at_100_columns() -> None:
 CHOICE = {"instruction": "A or B?", "output": "A", "kind": "general", "split": "test", "choices": ["A", "B"]}
 GENERAL: dict[str, Callable[[Path], Path]] = {  # what the demo reads, in place of a hundred questions each
     "law_data.json": lambda _: example("law_data.json"),
+    "law_replay.json": lambda _: example("law_replay.json"),
     "law_eval.json": lambda folder: write_rows(folder / "law_eval.json", [CHOICE]),
     "general_prompts.jsonl": lambda folder: write_rows(
         folder / "general_prompts.jsonl", [{"instruction": "hello?", "kind": "general"}]
