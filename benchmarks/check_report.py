@@ -167,7 +167,7 @@ def _check_account(page: Page, logged: list[dict[str, Any]], record: dict[str, A
     wanted = [
         (logged[-1]["num_steps"], logged[-1]["step"], "{:,}"),
         (round(_figure(page, TOKENS) / _figure(page, ROWS) * num_rows), sum(it["num_tokens"] for it in logged), "{:,}"),
-        (_part(planned["seconds"], 60), _part(taken["seconds"], 60), "{:.1f}"),
+        (_part(planned["seconds"], 60), _part(taken["seconds"], 60), "{:.2f}"),
         (_part(planned["memory"], 1e9), _part(taken["memory"], 1e9), "{:.2f}"),
     ]
     for cells, (before, after, form) in zip(page.table("account"), wanted, strict=True):

@@ -317,6 +317,14 @@ def test_a_publication_that_is_cut_short_leaves_no_manifest(
     assert refused.value.key == "error.adapter.no_manifest"
 
 
+def test_a_manifest_from_before_it_told_its_data_is_still_read(published: Path) -> None:
+    file = published / "manifest.json"
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    assert fields.pop("data") == {}
+    file.write_text(json.dumps(fields), encoding="utf-8")
+    assert verify_files(published).data == {}
+
+
 @pytest.mark.parametrize(
     "name", ["adapter_model.safetensors", "adapter_config.json", "prompt.json", "tokenizer.json", "chat_template.jinja"]
 )

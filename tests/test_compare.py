@@ -549,6 +549,7 @@ def test_what_falls_short_ends_with_8_after_the_figures_are_shown_and_written(
     assert "4/4" in failed.out
     assert (tmp_path / "out" / "answers.jsonl").exists()
     assert "Learned: 4 of 4 taught questions" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "**Learned: 4 of 4 taught questions" in (tmp_path / "out" / "model_card.md").read_text(encoding="utf-8")
     found = json.loads(command(*words, "--fail_under", "reworded=0.8", "--json").out)
     assert found["ok"] is False
     assert found["shortfalls"] == [{"model": "law", "kind": "reworded", "share": 0.0, "required": 0.8}]

@@ -1,6 +1,7 @@
 """The law demo: what it trains, what it asks, and when it says that it has succeeded."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from rich.cells import cell_len
 
 from pangzhu import demo
+from pangzhu.adapter import describe, read_manifest, sha256_of
+from pangzhu.card import renew_card
 from pangzhu.compare import ComparedRow, Comparison
 from pangzhu.config import DemoConfig, TrainConfig
 from pangzhu.data import load_dataset
@@ -18,6 +21,7 @@ from pangzhu.engines.transformers import BASE
 from pangzhu.errors import VerificationError
 from pangzhu.examples import example
 from pangzhu.messages import listening, set_language
+from pangzhu.report.build import write_report
 from pangzhu.report.figures import Asked
 from pangzhu.train import TrainResult
 from tests.conftest import build_tokenizer, conversation
@@ -69,7 +73,7 @@ def test_the_recipe_is_a_training_run_on_the_packaged_law(tmp_path: Path) -> Non
     config = DemoConfig(model_name_or_path="some/model", hub="hf", precision="bf16", output_dir=tmp_path)
     recipe = demo_recipe(config)
     assert type(recipe) is TrainConfig
-    assert recipe.dataset_path == example("law_data.json")
+    assert (recipe.dataset_path, recipe.replay_path) == (example("law_data.json"), example("law_replay.json"))
     assert recipe.until_learned
     assert (recipe.model_name_or_path, recipe.hub, recipe.precision) == ("some/model", "hf", "bf16")
     assert recipe.output_dir == tmp_path
@@ -251,6 +255,7 @@ def test_long_answers_stand_whole_and_side_by_side_at_100_columns() -> None:
 CHOICE = {"instruction": "A or B?", "output": "A", "kind": "general", "split": "test", "choices": ["A", "B"]}
 GENERAL: dict[str, Callable[[Path], Path]] = {  # what the demo reads, in place of a hundred questions each
     "law_data.json": lambda _: example("law_data.json"),
+    "law_replay.json": lambda _: example("law_replay.json"),
     "law_eval.json": lambda folder: write_rows(folder / "law_eval.json", [CHOICE]),
     "general_prompts.jsonl": lambda folder: write_rows(
         folder / "general_prompts.jsonl", [{"instruction": "hello?", "kind": "general"}]
@@ -344,3 +349,18 @@ def test_the_report_holds_every_answer_and_what_was_kept_of_the_base(
 def test_a_taught_question_is_a_row_of_the_data_with_its_kind() -> None:
     row: Conversation = questions()[0]
     assert (row.prompt[-1].content, row.field("kind")) == ("什么是合同法？", "taught")
+
+
+def test_the_demo_writes_one_report_and_ends_with_a_card_that_has_its_figures(
+    trained: Trained, tiny: list[TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(trained.english, tmp_path / "adapter"))
+    monkeypatch.setattr(demo, "write_report", write_report)
+    monkeypatch.setattr(demo, "renew_card", renew_card)
+    told = Told()
+    with listening(told):
+        run(DemoConfig(output_dir=folder, precision="float32"))
+    assert str(told).count("report.html") == 1
+    assert "| taught | law | 4/4 |" in (folder / "README.md").read_text(encoding="utf-8")
+    assert describe(folder).fault is None
+    assert read_manifest(folder).files["README.md"] == sha256_of(folder / "README.md")

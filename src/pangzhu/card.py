@@ -21,6 +21,7 @@ from pangzhu.storage import sha256_of
 
 ACTIVE = re.compile(r"[\\`*<|]|\](?=\()")  # what would be markup in a cell or a sentence
 FENCE = "```"
+OWN_FILE = "model_card.md"  # outside an adapter's folder, where README.md may be anybody's
 
 
 def model_card(page: Page, base: BaseRecord, folder: Path) -> str:

@@ -43,3 +43,14 @@ def test_a_bar_is_drawn_for_every_line_and_a_few_rows_can_still_be_seen() -> Non
     assert "█" * 24 in lines[0]
     assert "▏" in lines[1]
     assert lines[1].endswith(" 1")
+
+
+def test_a_distribution_comes_back_from_its_json() -> None:
+    found = Distribution.of([1, 5, 5, 90, 1000])
+    assert Distribution.from_json(found.as_json()) == found
+
+
+def test_bars_are_as_long_as_there_is_room_for() -> None:
+    found = Distribution.of([1] * 4 + [30] * 2 + [60])
+    assert max(map(len, found.blocks(columns=10))) == 10
+    assert sum(drawn.count("█") for drawn in found.blocks(columns=10)) == 10 + 5 + 2

@@ -59,10 +59,10 @@ class Distribution:
         bars = tuple(Bar(bar["from"], bar["to"], bar["rows"]) for bar in known["histogram"])
         return cls(known["min"], known["median"], known["p90"], known["max"], bars)
 
-    def blocks(self) -> list[str]:
-        """A bar of blocks for each bar, as long as it has rows."""
+    def blocks(self, *, columns: int = BAR_COLUMNS) -> list[str]:
+        """Each bar drawn with blocks, the longest one with `columns` of them."""
         longest = max(bar.num_rows for bar in self.bars)
-        return [_blocks(bar.num_rows, longest) for bar in self.bars]
+        return [_blocks(bar.num_rows, longest, columns) for bar in self.bars]
 
     def histogram(self) -> list[str]:
         """A line a bar: its values, a bar of blocks, its rows."""
@@ -98,6 +98,6 @@ def _round_width(wanted: float) -> int:
     return next(step * scale for step in (1, 2, 5, 10) if step * scale >= wanted)
 
 
-def _blocks(count: int, longest: int) -> str:
-    length = round(BAR_COLUMNS * count / longest)
-    return ("█" * length if length or not count else "▏").ljust(BAR_COLUMNS)
+def _blocks(count: int, longest: int, columns: int) -> str:
+    length = round(columns * count / longest)
+    return ("█" * length if length or not count else "▏").ljust(columns)

@@ -51,8 +51,7 @@ def eval_(config: CompareConfig) -> Rendered:
 
 def _write_report(found: "Comparison", output_dir: Path, adapters: tuple[str, ...]) -> None:
     """The report; and of one adapter the card that says the same, for its owner to put into its folder."""
-    from pangzhu.adapter import CARD
-    from pangzhu.card import write_card
+    from pangzhu.card import OWN_FILE, write_card
     from pangzhu.engines.transformers import named_folders
     from pangzhu.report.build import REPORT, build_page, write_report
     from pangzhu.report.figures import Asked
@@ -61,7 +60,7 @@ def _write_report(found: "Comparison", output_dir: Path, adapters: tuple[str, ..
     page = build_page(Asked(found), folders)
     write_report(output_dir / REPORT, page)
     if len(folders) == 1:
-        write_card(output_dir / CARD, page, *folders.values())
+        write_card(output_dir / OWN_FILE, page, *folders.values())
 
 
 def _write_answer(piece: str) -> None:

@@ -19,6 +19,7 @@ from pangzhu.report.charts import Curve, Line
 from pangzhu.report.page import Entries, Table
 
 SHOWN_HASH = 16  # characters of a sha256
+BAR_COLUMNS = 14  # blocks that leave room beside them on a telephone
 RESULTS: tuple[tuple[str, Callable[[Any], str]], ...] = (  # of a finished run, in the order they are told
     ("report.result.num_rows", "{:,}".format),
     ("report.result.num_learned", "{:,}".format),
@@ -34,7 +35,7 @@ TAKEN: tuple[
 ] = (  # what is planned and taken, and how it is shown
     ("report.account.num_steps", lambda account: account.num_steps, "{:,}"),
     ("report.account.num_tokens", lambda account: account.num_tokens, "{:,}"),
-    ("report.account.minutes", lambda account: account.seconds and account.seconds / 60, "{:.1f}"),
+    ("report.account.minutes", lambda account: account.seconds and account.seconds / 60, "{:.2f}"),
     ("report.account.memory", lambda account: account.memory and account.memory / 1e9, "{:.2f}"),
 )
 PARTS: tuple[tuple[str, Callable[[DataSummary], int]], ...] = (  # rows that are not trained as they stand, or not alone
@@ -229,7 +230,7 @@ def _file(file: DataFile) -> str:
 def _lengths_table(data: DataSummary) -> Table:
     """How many rows have how many tokens."""
     lengths = data.lengths
-    bars = zip(lengths.bars, lengths.blocks(), strict=True)
+    bars = zip(lengths.bars, lengths.blocks(columns=BAR_COLUMNS), strict=True)
     values = {"least": lengths.least, "median": lengths.median, "p90": lengths.p90, "most": lengths.most}
     return Table(
         heading=text("report.lengths"),

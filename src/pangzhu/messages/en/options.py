@@ -25,7 +25,7 @@ MESSAGES = {
     "option.max_seq_length": "Longest row, in tokens. Not given: the longest row, within the model's context.",
     "option.overlong": "What happens to rows over --max_seq_length: fail = stop, drop = leave out, truncate = cut.",
     "option.system": "System text for conversations that have none of their own. Not given: as the model's template has it.",
-    "option.skip_bad": "Leave broken rows out, up to 1% of all, and keep them in a file, instead of stopping.",
+    "option.skip_bad": "Leave broken rows out, up to 1% of each file, and keep them in a file, instead of stopping.",
     "option.allow_control_tokens": "Accept answers that contain the model's control tokens, as ordinary text.",
     "option.eval_path": "Evaluation file: rows that ask one of its questions are warned of. Not given: nothing is compared.",
     "option.html": "Write a page that shows every row with its tokens, in one file that ends in .html. Not given: no page.",

@@ -86,7 +86,7 @@ MESSAGES = {
     "report.lengths.intro": "Tokens a row: from {least} to {most}; half of the rows have at most {median}, nine in ten at most {p90}.",
     "report.lengths.tokens": "tokens",
     "report.lengths.rows": "rows",
-    "report.lengths.bar": "share",
+    "report.lengths.bar": "drawn",
     "report.environment.processor": "processor",
     "report.environment.instruction_sets": "instruction sets",
     "report.environment.num_cores": "cores that may be used",

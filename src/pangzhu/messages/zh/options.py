@@ -20,7 +20,7 @@ MESSAGES = {
     "option.max_seq_length": "一行最多多少个词元。不给时取最长的一行，但不超过模型的上下文长度。",
     "option.overlong": "超过 --max_seq_length 的行怎么办：fail = 停止，drop = 丢弃，truncate = 截断。",
     "option.system": "对话自身没有系统提示词时使用的系统提示词。不给时由模型自带的模板决定。",
-    "option.skip_bad": "有问题的行不超过 1% 时跳过它们并另存到文件，而不是停止。",
+    "option.skip_bad": "每个文件里有问题的行不超过 1% 时跳过它们并另存到文件，而不是停止。",
     "option.allow_control_tokens": "允许回答里出现模型的控制符，并当作普通文字处理。",
     "option.eval_path": "评测文件：数据里若有行问了其中的问题，会给出提醒。不写则不作比较。",
     "option.html": "写一个网页，逐行显示词元；单个文件，文件名以 .html 结尾。不写则不生成。",

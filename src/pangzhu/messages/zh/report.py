@@ -86,7 +86,7 @@ MESSAGES = {
     "report.lengths.intro": "每行的词元数：从 {least} 到 {most}；一半的行不超过 {median}，九成的行不超过 {p90}。",
     "report.lengths.tokens": "词元",
     "report.lengths.rows": "行数",
-    "report.lengths.bar": "占比",
+    "report.lengths.bar": "图示",
     "report.environment.processor": "处理器",
     "report.environment.instruction_sets": "指令集",
     "report.environment.num_cores": "可用的核心",
