@@ -279,13 +279,15 @@ def public(
             yield child
 
 
-METHODS = frozenset(  # that change what is on the disk
-    ["write_text", "write_bytes", "touch", "unlink", "rename", "rmdir", "mkdir", "symlink_to", "hardlink_to", "chmod", "truncate", "save", "save_pretrained", "save_model"]
-)
-FUNCTIONS = frozenset(
-    ["makedirs", "renames", "removedirs", "unlink", "rmdir", "mkdir", "mkdtemp", "mkstemp", "rmtree", "move", "copy", "copy2", "copyfile", "copyfileobj", "copytree", "symlink", "TemporaryDirectory", "NamedTemporaryFile", "save_file"]
-)
-OF_OS = frozenset({"os.remove", "os.replace", "os.open", "os.link", "os.write", "os.fsync"})
+METHODS = {  # that change what is on the disk
+    "write_text", "write_bytes", "touch", "unlink", "rename", "rmdir", "mkdir", "symlink_to", "hardlink_to", "chmod", "truncate",
+    "save", "save_pretrained", "save_model",
+}  # fmt: skip
+FUNCTIONS = {
+    "makedirs", "renames", "removedirs", "unlink", "rmdir", "mkdir", "mkdtemp", "mkstemp", "rmtree", "move", "copy", "copy2",
+    "copyfile", "copyfileobj", "copytree", "symlink", "TemporaryDirectory", "NamedTemporaryFile", "save_file",
+}  # fmt: skip
+OF_OS = {"os.remove", "os.replace", "os.open", "os.link", "os.write", "os.fsync"}
 OURS = ("storage.", "self._new.", "self._progress.")  # what is called by these names goes through storage
 WRITERS = {  # who else writes, and why
     "storage.py": "the one way to the disk",

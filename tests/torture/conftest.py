@@ -1,7 +1,10 @@
 """Runs are recorded once for all tests of a module, and what was counted is told at the end."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -26,6 +29,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("torture")
         for name, count in counted:
             terminalreporter.write_line(f"{count:>6}  {name}")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """The folder in which output folders are made, not there yet; in memory where the system has such a place: hundreds of
+    them come and go."""
+    memory = Path("/dev/shm")
+    folder = mkdtemp(dir=memory if os.access(memory, os.W_OK) else tmp_path, prefix="pangzhu-")
+    yield Path(folder) / "home"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

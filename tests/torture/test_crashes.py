@@ -95,18 +95,18 @@ def count_resumed(moments: Iterable[tuple[Recording, Moment]], home: Path) -> in
 
 @pytest.mark.parametrize("step", [2, pytest.param(1, marks=pytest.mark.torture)])
 def test_a_crash_at_any_operation_harms_nothing(
-    step: int, recordings: Sequence[Recording], tmp_path: Path, record_property: Callable[[str, object], None]
+    step: int, recordings: Sequence[Recording], home: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    count = count_unharmed(islice(every(recordings), None, None, step), tmp_path / "home")
+    count = count_unharmed(islice(every(recordings), None, None, step), home)
     record_property("crash points, nothing harmed", count)
     assert count >= LEAST_CRASHES
 
 
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.torture)])
 def test_a_power_loss_after_any_operation_harms_nothing(
-    step: int, recordings: Sequence[Recording], tmp_path: Path, record_property: Callable[[str, object], None]
+    step: int, recordings: Sequence[Recording], home: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    count = count_unharmed(islice(power_losses(recordings), None, None, step), tmp_path / "home")
+    count = count_unharmed(islice(power_losses(recordings), None, None, step), home)
     record_property("power losses, nothing harmed", count)
     assert count >= LEAST_POWER_LOSSES
 
@@ -115,26 +115,26 @@ def test_a_power_loss_after_any_operation_harms_nothing(
 def test_after_some_of_them_the_same_command_ends_as_if_nothing_had_been(
     moments: Callable[[Sequence[Recording]], Iterator[tuple[Recording, Moment]]],
     recordings: Sequence[Recording],
-    tmp_path: Path,
+    home: Path,
 ) -> None:
     some = Random(1).sample(list(moments(recordings)), NUM_RESUMED)
-    assert count_resumed(some, tmp_path / "home") == NUM_RESUMED
+    assert count_resumed(some, home) == NUM_RESUMED
 
 
 @pytest.mark.torture
 def test_after_every_crash_the_same_command_ends_as_if_nothing_had_been(
-    recordings: Sequence[Recording], tmp_path: Path, record_property: Callable[[str, object], None]
+    recordings: Sequence[Recording], home: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    count = count_resumed(every(recordings), tmp_path / "home")
+    count = count_resumed(every(recordings), home)
     record_property("crash points, the same command ends with the same bytes", count)
     assert count >= LEAST_CRASHES
 
 
 @pytest.mark.torture
 def test_after_every_power_loss_the_same_command_ends_as_if_nothing_had_been(
-    recordings: Sequence[Recording], tmp_path: Path, record_property: Callable[[str, object], None]
+    recordings: Sequence[Recording], home: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    count = count_resumed(power_losses(recordings), tmp_path / "home")
+    count = count_resumed(power_losses(recordings), home)
     record_property("power losses, the same command ends with the same bytes", count)
     assert count >= LEAST_POWER_LOSSES
 
@@ -159,16 +159,16 @@ def places_of(log: Sequence[Operation]) -> dict[str, int]:
 
 @pytest.mark.parametrize("place", ["record", "metrics", "seal", "publish"])
 def test_a_process_that_really_ends_leaves_the_state_that_is_told_from_the_record(
-    place: str, recordings: Sequence[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, recordings: Sequence[Recording], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = recordings[0]
     number = places_of(recording.log)[place]
-    home = tmp_path / "home"
     home.mkdir()
     fault = Fault(strikes=lambda count, _: count == number, half=True)
-    with monkeypatch.context() as patched, pytest.raises(Crash):
+    with monkeypatch.context() as patched:
         patched.setattr(storage, "DISK", FaultyDisk(home, fault))
-        train(recording.lesson.config(home), on_step=silently)
+        with pytest.raises(Crash):
+            train(recording.lesson.config(home), on_step=silently)
     own = [n for n, operation in enumerate(recording.log) if not operation.by_library]
     half = recording.log[own[number]].kind == "write"
     told = CrashPoint(own[number], half=half).tree(recording.start, recording.log)

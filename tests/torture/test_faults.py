@@ -35,10 +35,10 @@ def first(recordings: Sequence[Recording]) -> Recording:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(home: Path) -> Path:
     """The folder in which the output folder is, or will be."""
-    (tmp_path / "home").mkdir()
-    return tmp_path / "home"
+    home.mkdir()
+    return home
 
 
 def wrote(name: str, *, kind: str = "write", below: str = "") -> Callable[[int, Operation], bool]:
@@ -47,9 +47,10 @@ def wrote(name: str, *, kind: str = "write", below: str = "") -> Callable[[int, 
 
 def fails(first: Recording, home: Path, fault: Fault) -> DiskError:
     """Train on a disk with this fault."""
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(DiskError) as refused:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(storage, "DISK", FaultyDisk(home, fault))
-        train(first.lesson.config(home), on_step=silently)
+        with pytest.raises(DiskError) as refused:
+            train(first.lesson.config(home), on_step=silently)
     assert fault.struck is not None
     assert refused.value.exit_code == 5
     assert refused.value.where
@@ -165,9 +166,10 @@ def test_a5_a_disk_that_is_really_full_ends_with_5_and_loses_nothing(
     """Wherever it fills up: the room that is promised beforehand is not believed here."""
     assert os.system(f"mount -t tmpfs -o size={kilobytes}k tmpfs {home}") == 0
     try:
-        with monkeypatch.context() as patched, pytest.raises(DiskError) as refused:
+        with monkeypatch.context() as patched:
             patched.setattr("pangzhu.checkpoint.require_room", lambda *_: None)
-            train(first.lesson.config(home), on_step=silently)
+            with pytest.raises(DiskError) as refused:
+                train(first.lesson.config(home), on_step=silently)
         assert refused.value.key == "error.disk.full"
         assert nothing_published(home)
         assert os.system(f"mount -o remount,size=100m {home}") == 0
@@ -180,9 +182,10 @@ def test_a5_what_would_not_fit_is_refused_before_the_first_step(
     first: Recording, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    with monkeypatch.context() as patched, pytest.raises(ResourceError) as refused:
+    with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
-        train(first.lesson.config(home), on_step=silently)
+        with pytest.raises(ResourceError) as refused:
+            train(first.lesson.config(home), on_step=silently)
     assert (refused.value.key, refused.value.exit_code) == ("error.run.no_space", 5)
     assert not (home / RUN / "metrics.jsonl").exists()
     ends_the_same(first, home)
