@@ -324,7 +324,7 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         self._progress.save(folder, state.global_step)
         if self._validation is not None:
-            self._validation.save(folder)
+            self._validation.keep(folder)
         checkpoint.seal_checkpoint(folder)
         checkpoint.prune(Path(args.output_dir).parent)
 

@@ -171,7 +171,7 @@ class Validation:
         best, last = self._known()
         say("validation.exhausted", step=last.step, patience=self._patience, loss=best.loss, best=best.step)
 
-    def save(self, folder: Path) -> None:
+    def keep(self, folder: Path) -> None:
         """Keep what is known beside a checkpoint."""
         state = {
             "best": self.best and asdict(self.best),
