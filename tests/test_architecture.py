@@ -36,11 +36,11 @@ LAYERS = (  # a module imports from its own line and from those below it
         "advice",
     },
     {"step", "batching", "preparation"},
-    {"fast", "model", "adapter", "checkpoint", "card"},
-    {"template", "tokenization", "sources", "machine", "gate", "tables"},
+    {"fast", "model", "adapter", "checkpoint", "card", "vetting"},
+    {"template", "tokenization", "sources", "machine", "gate", "tables", "trial"},
     {"intervals", "measures", "questions"},
     {"data", "config"},
-    {"messages", "errors"},
+    {"messages", "errors", "hiding"},
     {"examples", "pangzhu"},
 )
 LIGHT = ("data", "config", "messages", "errors", "cli")
