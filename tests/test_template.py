@@ -229,6 +229,8 @@ def test_a_broken_prompt_json_is_an_error_and_no_traceback(saved: tuple[PromptCo
         ("end_of_turn_id", -1),
         ("end_of_turn_id", 2**40),
         ("stop_token_ids", "2"),
+        ("stop_token_ids", ""),
+        ("stop_token_ids", {}),
         ("stop_token_ids", [2.5]),
         ("stop_token_ids", [None]),
         ("system", 7),

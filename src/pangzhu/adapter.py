@@ -195,9 +195,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(key, where=str(folder))
     fields = read_json(folder / MANIFEST)
     try:
-        told = json.dumps(fields, sort_keys=True)
-        manifest = TypeAdapter(Manifest).validate_json(told, strict=True)
-        if json.dumps(asdict(manifest), sort_keys=True) != told:
+        manifest = TypeAdapter(Manifest).validate_json(json.dumps(fields), strict=True)
+        told = asdict(manifest)
+        if json.dumps(told | fields, sort_keys=True) != json.dumps(told, sort_keys=True):
             raise ValueError("a field that no manifest has")
     except (ValueError, RecursionError) as broken:
         raise ModelError("error.adapter.manifest_broken", where=str(folder / MANIFEST), reason=str(broken)) from broken

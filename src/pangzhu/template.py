@@ -84,8 +84,10 @@ class PromptContract:
         try:
             fields = json.loads(file.read_text(encoding="utf-8"))
             promised = fields.pop("template_sha256")
-            contract = cls(**fields | {"stop_token_ids": tuple(fields["stop_token_ids"])})
-            contract.check_types()
+            contract = TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
+            if unknown := fields.keys() - asdict(contract).keys():
+                raise ValueError(", ".join(sorted(unknown)))
+            contract.check_values()
             intact = contract.template_sha256 == promised
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as broken:
             raise ModelError("error.prompt.unreadable", where=str(file), reason=str(broken)) from broken
@@ -94,13 +96,12 @@ class PromptContract:
         try_out(contract.chat_template)
         return contract
 
-    def check_types(self) -> None:
-        """Hold every field against its type, as it must be held where a file fills it in.
+    def check_values(self) -> None:
+        """Hold what a type does not tell: token ids in their range, a date that is one.
 
         Raises:
-            ValueError: a field is of another type, no token's id, or no date.
+            ValueError: a field is neither.
         """
-        TypeAdapter(PromptContract).validate_json(self.to_json(), strict=True)
         if not all(0 <= token_id < MOST_TOKENS for token_id in (self.end_of_turn_id, *self.stop_token_ids)):
             raise ValueError("token ids")
         if self.frozen_date is not None:

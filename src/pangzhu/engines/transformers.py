@@ -38,7 +38,7 @@ NumberFormat = Literal["bf16", "float32"]
 NUMBER_FORMATS: tuple[NumberFormat, ...] = ("bf16", "float32")
 BASE = "base"
 NETWORK_SHARE = ("\\\\", "//")  # opening one hands the user's name to whoever runs it
-NAME = re.compile(r"[\w.-]{1,64}")  # letters of any script
+NAME = re.compile(r"\w[\w.-]{0,63}")  # letters of any script
 
 
 @dataclass(frozen=True, slots=True)
