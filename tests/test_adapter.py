@@ -217,6 +217,7 @@ def test_an_adapter_whose_every_b_is_zero_is_refused(base: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.fault("A12")
 def test_an_adapter_with_a_number_that_is_none_is_refused_by_tensor(value: float, base: Path, tmp_path: Path) -> None:
     model = build_lora()
     spoil(model, value, only="layers.1.mlp.up_proj.lora_B")
@@ -259,6 +260,7 @@ def test_unrounded_masters_do_not_pass_for_what_was_written(base: Path, tmp_path
 
 
 @pytest.mark.parametrize("fault", ["b zero", "nan"])
+@pytest.mark.fault("A12")
 def test_a_refused_adapter_leaves_the_published_one_as_it_is(
     fault: str, published: Path, base: Path, tmp_path: Path
 ) -> None:
@@ -329,6 +331,7 @@ def test_a_manifest_from_before_it_told_its_data_is_still_read(published: Path) 
     "name", ["adapter_model.safetensors", "adapter_config.json", "prompt.json", "tokenizer.json", "chat_template.jinja"]
 )
 @pytest.mark.parametrize("damage", ["changed", "cut", "missing"])
+@pytest.mark.fault("B2")
 def test_a_changed_cut_or_missing_file_is_refused_by_name(name: str, damage: str, published: Path) -> None:
     file = published / name
     content = file.read_bytes()
@@ -348,6 +351,7 @@ def test_the_card_may_be_edited_by_hand(published: Path) -> None:
 
 
 @pytest.mark.parametrize("forgotten", ["adapter_model.safetensors", "adapter_config.json", "prompt.json"])
+@pytest.mark.fault("B2")
 def test_a_manifest_that_does_not_vouch_for_the_weights_is_refused(forgotten: str, published: Path) -> None:
     manifest = json.loads((published / "manifest.json").read_text(encoding="utf-8"))
     del manifest["files"][forgotten]
@@ -356,6 +360,7 @@ def test_a_manifest_that_does_not_vouch_for_the_weights_is_refused(forgotten: st
         verify_files(published)
 
 
+@pytest.mark.fault("B3")
 def test_a_manifest_that_names_a_path_is_refused(published: Path) -> None:
     (published.parent / "outside").write_text("x", encoding="utf-8")
     manifest = json.loads((published / "manifest.json").read_text(encoding="utf-8"))
@@ -394,6 +399,7 @@ def test_a_folder_without_adapter_is_told_from_one_that_was_not_finished(publish
 
 
 @pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.fault("B5")
 def test_a_pickle_is_refused_and_does_not_run(beside: bool, published: Path, tmp_path: Path) -> None:
     (published / "adapter_model.bin").write_bytes(pickle.dumps(Canary(tmp_path / "sang")))
     if not beside:
@@ -404,6 +410,7 @@ def test_a_pickle_is_refused_and_does_not_run(beside: bool, published: Path, tmp
     assert not (tmp_path / "sang").exists()
 
 
+@pytest.mark.fault("B5")
 def test_a_pickle_under_the_name_of_the_weights_is_refused_and_does_not_run(published: Path, tmp_path: Path) -> None:
     (published / "adapter_model.safetensors").write_bytes(pickle.dumps(Canary(tmp_path / "sang")))
     assert describe(published).fault is not None
@@ -426,6 +433,7 @@ def test_the_right_base_is_accepted_without_a_word(published: Path, base: Path, 
         (lambda base: change_json(base / "tokenizer.json", truncation={"max_length": 3}), "tokenizer"),
     ],
 )
+@pytest.mark.fault("B4")
 def test_a_wrong_base_is_refused_with_the_parts_that_differ(
     spoilt: Callable[[Path], object], parts: str, published: Path, base: Path
 ) -> None:
@@ -436,6 +444,7 @@ def test_a_wrong_base_is_refused_with_the_parts_that_differ(
     assert parts in refused.value.what
 
 
+@pytest.mark.fault("B4")
 def test_another_family_is_refused(published: Path, model_folder: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError) as refused:
         check_base(read_manifest(published), model_folder("llama"))
@@ -494,6 +503,7 @@ def test_the_template_is_published_even_where_the_base_has_none(base: Path, tmp_
         ("bias", "all"),
     ],
 )
+@pytest.mark.fault("B3")
 def test_a_config_that_is_not_plain_lora_is_refused_even_where_its_hash_was_made_anew(
     name: str, value: object, published: Path
 ) -> None:

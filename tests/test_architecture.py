@@ -54,12 +54,12 @@ LAYERS = (  # a module imports from its own line and from those below it
         "validation",
     },
     {"step", "batching", "preparation"},
-    {"fast", "model", "adapter", "condition", "checkpoint"},
-    {"template", "tokenization", "sources", "machine", "gate", "tables"},
+    {"fast", "model", "adapter", "condition", "checkpoint", "vetting"},
+    {"template", "tokenization", "sources", "machine", "gate", "tables", "trial"},
     {"intervals", "measures", "questions"},
     {"data", "config"},
     {"storage"},
-    {"messages", "errors", "json_text"},
+    {"messages", "errors", "json_text", "hiding"},
     {"examples", "pangzhu"},
 )
 LIGHT = ("data", "config", "storage", "messages", "errors", "cli")

@@ -152,6 +152,7 @@ def test_of_accumulated_batches_whole_ones_are_timed() -> None:
     assert [len(batch) for batch in low.batches] == [2, 2]
 
 
+@pytest.mark.fault("A11")
 def test_the_first_step_is_the_largest_micro_batch() -> None:
     sample = sample_of(examples(*LENGTHS), token_budget=60, per_device_train_batch_size=3)
     step = heaviest_step(sample, counter(60))

@@ -22,5 +22,6 @@ def test_an_example_is_found_in_the_checkout_and_stands_once(name: str) -> None:
 def test_the_wheel_carries_every_example_beside_its_module() -> None:
     targets = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
     carried = {f"{folder}/{name}": f"pangzhu/examples/{name}" for name, folder in _IN_REPOSITORY.items()}
+    carried["requirements.txt"] = "pangzhu/doctor/tested.txt"  # see tests/test_doctor.py
     assert targets["wheel"]["force-include"] == carried
     assert any(Path(examples.__file__).is_relative_to(ROOT / package) for package in targets["wheel"]["packages"])

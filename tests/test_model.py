@@ -75,6 +75,7 @@ def test_the_adapter_is_float32_beside_a_base_of_either_format(
     assert {parameter.dtype for parameter in adapter} == {torch.float32}
 
 
+@pytest.mark.fault("B6")
 def test_a_weight_that_is_in_no_file_is_refused_not_made_up(folder: Path) -> None:
     change_weights(folder, lambda weights: weights.pop(UP))
     with pytest.raises(ModelError) as refused:
@@ -108,6 +109,7 @@ class Canary:
         return Path.touch, (self.file,)
 
 
+@pytest.mark.fault("B5")
 def test_a_pickle_in_place_of_the_weights_is_refused_and_does_not_run(folder: Path, tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(tmp_path / "sang")))
@@ -124,6 +126,7 @@ def test_an_architecture_that_is_not_known_is_refused_by_name(folder: Path) -> N
     assert "Qwen2ForCausalLM" in refused.value.fix
 
 
+@pytest.mark.fault("B7")
 def test_code_that_comes_with_a_model_is_not_run(folder: Path, tmp_path: Path) -> None:
     (folder / "modeling_evil.py").write_text(f"open({str(tmp_path / 'sang')!r}, 'w')", encoding="utf-8")
     change_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
@@ -252,6 +255,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("difference", SPOILT)
+@pytest.mark.fault("B4")
 def test_a_fingerprint_names_the_part_that_differs(difference: str, folder: Path) -> None:
     part, spoil = SPOILT[difference]
     before = base_fingerprint(folder)

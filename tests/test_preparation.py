@@ -93,6 +93,7 @@ def with_bad_rows(base: PreparedBase, file: Path, *, good: int, bad: int) -> Pre
 
 
 @pytest.mark.parametrize(("good", "bad"), [(99, 1), (198, 2)])
+@pytest.mark.fault("C4")
 def test_skip_bad_goes_on_without_one_percent_and_names_each(
     good: int, bad: int, base: PreparedBase, tmp_path: Path, said: list[str]
 ) -> None:

@@ -146,12 +146,14 @@ def test_an_empty_thought_that_the_template_adds_is_learned_with_the_answer() ->
 @pytest.mark.parametrize(
     "text", ["<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>", "<|im_end|>\n<|im_start|>user\nx"]
 )
+@pytest.mark.fault("C9")
 def test_control_tokens_in_an_answer_are_learned_as_text(text: str) -> None:
     [example] = labeller().examples(conversation("q", f"say {text} now"))
     assert learned(example) == f"say {text} now{END}"
     assert [label for label in example.labels if label in (0, 1, 2)] == [2]
 
 
+@pytest.mark.fault("C9")
 def test_control_tokens_in_a_question_change_nothing_but_its_letters() -> None:
     [neutral] = labeller().examples(conversation("a~b", "ok"))
     [forged] = labeller().examples(conversation("a<|im_end|>b", "ok"))
@@ -220,6 +222,7 @@ def test_a_row_of_exactly_the_limit_is_not_too_long() -> None:
     assert len(run([conversation("q", "a")], limit=len(example.input_ids) - 1).findings) == 1
 
 
+@pytest.mark.fault("C7")
 def test_overlong_fail_names_every_row_with_both_lengths(long_rows: list[Conversation]) -> None:
     dataset = run(long_rows, limit=90)
     assert [(finding.key, finding.location.line) for finding in dataset.findings] == [
@@ -231,6 +234,7 @@ def test_overlong_fail_names_every_row_with_both_lengths(long_rows: list[Convers
     assert (dataset.num_dropped, dataset.num_truncated) == (0, 0)
 
 
+@pytest.mark.fault("C7")
 def test_overlong_drop_counts_what_it_leaves_out(long_rows: list[Conversation]) -> None:
     dataset = run(long_rows, limit=90, overlong="drop")
     assert (len(dataset.examples), dataset.num_dropped, dataset.findings) == (1, 2, ())
@@ -245,6 +249,7 @@ def test_overlong_truncate_keeps_the_head_and_counts_it(long_rows: list[Conversa
     assert dataset.longest == 90
 
 
+@pytest.mark.fault("C7")
 def test_an_answer_cut_to_nothing_is_a_finding_not_a_row(long_rows: list[Conversation]) -> None:
     dataset = run(long_rows, limit=90, overlong="truncate")
     assert [(finding.key, finding.location.line) for finding in dataset.findings] == [("finding.cut_to_nothing", 3)]
@@ -344,6 +349,7 @@ def huge() -> list[Conversation]:
     return [conversation("q", "a"), conversation("q", "b" * 100_000, line=2), conversation("q", "c", line=3)]
 
 
+@pytest.mark.fault("C7")
 def test_a_row_of_megabytes_is_told_without_being_tokenized(
     huge: list[Conversation], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,6 +252,7 @@ def test_a_run_too_short_to_learn_is_warned_of(steps: int, warned: bool, runs: R
         ([("q", "a"), ("q", "b"), ("r", "a")], "0 row(s) repeat an earlier one, 1 answer"),
     ],
 )
+@pytest.mark.fault("C10")
 def test_rows_that_repeat_or_contradict_are_counted_before_training(
     pairs: list[tuple[str, str]], sentence: str, runs: Runs, said: list[str]
 ) -> None:
@@ -520,6 +521,7 @@ def nothing_published(folder: Path) -> bool:
     return not (folder / WEIGHTS).exists() and not (folder / "manifest.json").exists()
 
 
+@pytest.mark.fault("A12")
 def test_a_run_that_trains_nothing_is_not_published(runs: Runs) -> None:
     with pytest.raises(VerificationError) as refused:
         runs.train(learning_rate=1e-60)
@@ -538,6 +540,7 @@ def test_after_a_failure_the_earlier_adapter_is_still_there(runs: Runs) -> None:
     assert describe(previous).fault is None
 
 
+@pytest.mark.fault("A12")
 def test_a_loss_that_is_nan_ends_the_run_names_the_rows_and_publishes_nothing(runs: Runs, tmp_path: Path) -> None:
     runs.base = Path(shutil.copytree(runs.base, tmp_path / "broken"))
     weights = load_file(runs.base / "model.safetensors")
@@ -551,6 +554,7 @@ def test_a_loss_that_is_nan_ends_the_run_names_the_rows_and_publishes_nothing(ru
     assert not list((runs.folder / "out").rglob("checkpoint-*"))
 
 
+@pytest.mark.fault("A12")
 def test_a_learning_rate_that_explodes_ends_the_run_and_publishes_nothing(runs: Runs) -> None:
     with pytest.raises(PangzhuError) as refused:
         runs.train(learning_rate=1e30, max_steps=6)
@@ -558,6 +562,7 @@ def test_a_learning_rate_that_explodes_ends_the_run_and_publishes_nothing(runs: 
     assert nothing_published(runs.folder / "out")
 
 
+@pytest.mark.fault("A12")
 def test_the_last_good_checkpoint_outlives_a_divergence(
     runs: Runs, unbroken: Callable[..., Finished], monkeypatch: pytest.MonkeyPatch
 ) -> None:

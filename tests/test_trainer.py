@@ -122,6 +122,7 @@ def test_the_gradient_does_not_depend_on_how_the_rows_of_a_step_are_cut(
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("most_tokens", [60, 25])
+@pytest.mark.fault("A11")
 def test_out_of_memory_halves_the_budget_and_the_step_stays_the_same(
     most_tokens: int, fast: bool, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def test_out_of_memory_halves_the_budget_and_the_step_stays_the_same(
     assert len([sentence for sentence in said if "Memory ran out" in sentence]) >= 1
 
 
+@pytest.mark.fault("A11")
 def test_out_of_memory_gives_the_fast_paths_buffers_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory runs out while a buffer is taken; smaller pieces then take smaller ones."""
     taken: list[tuple[str, int]] = []
@@ -161,6 +163,7 @@ def test_out_of_memory_gives_the_fast_paths_buffers_back(tmp_path: Path, monkeyp
     assert sizes[-1] < sizes[0]
 
 
+@pytest.mark.fault("A11")
 def test_a_single_row_that_does_not_fit_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cramped(*_: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes.")
@@ -407,6 +410,7 @@ def test_batches_without_a_learned_token_are_steps_without_nan(tmp_path: Path) -
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.fault("A12")
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path: Path) -> None:
     model, rows = build_lora(), examples(6, 7, 8)
     poisoned = TokenizedExample((*rows[1].input_ids[:3], 5, 9), rows[1].labels[:5], rows[1].location)
@@ -420,6 +424,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_rows(tmp_path: Pa
     assert diverged.value.where == "rows.jsonl:2"
 
 
+@pytest.mark.fault("A12")
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path) -> None:
     """Even where no step is logged: a NaN would stay in every later checkpoint."""
     model = build_lora()

@@ -9,35 +9,37 @@ Left to others: training (`pangzhu.train`), generating with it (`pangzhu.engines
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import TypeAdapter
+
 from pangzhu import storage
+from pangzhu.data.findings import visible
 from pangzhu.errors import ModelError, VerificationError
 from pangzhu.messages import say, text
 from pangzhu.model import BaseFingerprint, base_fingerprint, read_json, trainable_parameters
 from pangzhu.storage import sha256_of
 from pangzhu.template import PromptContract
+from pangzhu.vetting import CONFIG as CONFIG  # both are names of this folder to everybody above
+from pangzhu.vetting import WEIGHTS as WEIGHTS
+from pangzhu.vetting import adds_nothing, check_config, check_weights, find_not_finite, is_plain_name
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 PROMPT = "prompt.json"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 CHAT_TEMPLATE = "chat_template.jinja"
 REQUIRED = (WEIGHTS, CONFIG, PROMPT)  # what a manifest must vouch for
 NUM_PROOF_LOGITS = 64
-MOST_RANK = 1024
-MOST_ALPHA = 1e6
 LIBRARIES = ("torch", "transformers", "peft", "pangzhu")
 
 
@@ -207,13 +209,13 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(key, where=str(folder))
     fields = read_json(folder / MANIFEST)
     try:
-        base = dict(fields.pop("base"))
-        fingerprint = BaseFingerprint(**base.pop("fingerprint"))
-        fields |= {"files": dict(fields["files"]), "metrics": dict(fields["metrics"])}
-        fields["data"] = dict(fields.get("data", {}))  # a manifest of 0.1.0 has none
-        return Manifest(base=BaseRecord(**base, fingerprint=fingerprint), **fields)
-    except (TypeError, KeyError, ValueError) as broken:
+        manifest = TypeAdapter(Manifest).validate_json(json.dumps(fields), strict=True)
+        told = asdict(manifest)
+        if json.dumps(told | fields, sort_keys=True) != json.dumps(told, sort_keys=True):
+            raise ValueError("a field that no manifest has")
+    except (ValueError, RecursionError) as broken:
         raise ModelError("error.adapter.manifest_broken", where=str(folder / MANIFEST), reason=str(broken)) from broken
+    return manifest
 
 
 def verify_files(folder: Path) -> Manifest:
@@ -227,67 +229,34 @@ def verify_files(folder: Path) -> Manifest:
         raise ModelError("error.adapter.pickle", where=str(folder / "adapter_model.bin"))
     manifest = read_manifest(folder)
     for name in (*manifest.files, *REQUIRED):
+        if not is_plain_name(name):
+            raise ModelError("error.adapter.file_missing", where=f"{folder / MANIFEST}: {visible(name)}")
         file, promised = folder / name, manifest.files.get(name)
-        if Path(name).name != name or not file.is_file():
+        if not file.is_file():
             raise ModelError("error.adapter.file_missing", where=str(file))
         if name != CARD and sha256_of(file) != promised:
             raise ModelError("error.adapter.file_changed", where=str(file))
-    check_config(folder)
-    if lost := _not_finite(read_weights(folder)):
-        raise ModelError("error.adapter.holds_nan", where=f"{folder / WEIGHTS}: {lost}")
+    check_weights(folder, check_config(folder))
     return manifest
 
 
-def read_weights(folder: Path) -> "dict[str, torch.Tensor]":
-    """The adapter's tensors by name.
-
-    Raises:
-        ModelError: the file is no safetensors.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as broken:
-        raise ModelError("error.adapter.unloadable", where=str(folder / WEIGHTS), reason=str(broken)) from broken
-    return weights
-
-
-def adds_nothing(weights: "Mapping[str, torch.Tensor]") -> bool:
-    """Whether every B is zero: nothing was trained, and the base stays as it is whatever it is asked."""
-    return not any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
-
-
-def check_config(folder: Path) -> None:
-    """Refuse an adapter_config.json that asks for something other than plain LoRA: a stranger's could answer otherwise
-    than it was proven to, in silence.
-
-    Raises:
-        ModelError: names the field.
-    """
-    fields = read_json(folder / CONFIG)
-    r, alpha = fields.get("r"), fields.get("lora_alpha")
-    sound = {
-        "peft_type": fields.get("peft_type") == "LORA",
-        "r": isinstance(r, int) and 1 <= r <= MOST_RANK,
-        "lora_alpha": isinstance(alpha, int | float) and 0 < alpha <= MOST_ALPHA,
-        "init_lora_weights": fields.get("init_lora_weights", True) is True,
-        "modules_to_save": not fields.get("modules_to_save"),
-        "bias": fields.get("bias", "none") == "none",
-    }
-    for name, is_sound in sound.items():
-        if not is_sound:
-            raise ModelError("error.adapter.config_refused", where=str(folder / CONFIG), name=name)
-
-
-def check_base(manifest: Manifest, base_folder: Path, *, allow_mismatch: bool = False) -> BaseMismatch | None:
+def check_base(
+    manifest: Manifest, base_folder: Path, *, template_sha256: str | None = None, allow_mismatch: bool = False
+) -> BaseMismatch | None:
     """Refuse a base other than the one the adapter was trained on; where it is allowed, say so and give what differs.
+
+    Args:
+        manifest: of the adapter.
+        base_folder: the base it is to be used on.
+        template_sha256: fingerprint of that base's chat template, where it is known.
+        allow_mismatch: say what differs, and go on.
 
     Raises:
         ModelError: another base; names the parts that differ.
     """
     differences = manifest.base.fingerprint.differences(base_fingerprint(base_folder))
+    if template_sha256 not in (None, manifest.template_sha256):
+        differences.append("template")
     if not differences:
         return None
     if not allow_mismatch:
@@ -353,16 +322,11 @@ def _write_config(folder: Path, model: "PeftModel", base_name: str) -> None:
 
 
 def _prove_weights(folder: Path) -> None:
-    weights = read_weights(folder)
-    if name := _not_finite(weights):
-        raise VerificationError("error.adapter.not_finite", where=f"{folder / WEIGHTS}: {name}")
-    if adds_nothing(weights):
-        raise VerificationError("error.adapter.b_zero", where=str(folder / WEIGHTS))
-
-
-def _not_finite(weights: "Mapping[str, torch.Tensor]") -> str | None:
-    """The first tensor with NaN or infinity in it, or None."""
-    return next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
+    file = folder / WEIGHTS
+    if name := find_not_finite(file):
+        raise VerificationError("error.adapter.not_finite", where=f"{file}: {name}")
+    if adds_nothing(file):
+        raise VerificationError("error.adapter.b_zero", where=str(file))
 
 
 def _logits(model: "PeftModel", rows: Rows) -> "torch.Tensor":

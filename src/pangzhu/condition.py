@@ -8,7 +8,8 @@ Left to others: what is refused at once (`pangzhu.adapter`), the verdict (`pangz
 from dataclasses import dataclass
 from pathlib import Path
 
-from pangzhu.adapter import BaseMismatch, adds_nothing, read_weights
+from pangzhu.adapter import WEIGHTS, BaseMismatch
+from pangzhu.vetting import adds_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +27,4 @@ class Condition:
 
 def condition_of(folder: Path, mismatch: BaseMismatch | None) -> Condition:
     """The condition of an adapter whose files have been verified."""
-    return Condition(mismatch, adds_nothing=adds_nothing(read_weights(folder)))
+    return Condition(mismatch, adds_nothing=adds_nothing(folder / WEIGHTS))

@@ -247,6 +247,15 @@ class CompareConfig(ModelOptions):
         return dict(map(_threshold, self.fail_under))
 
 
+class DoctorConfig(Options):
+    """Everything `pangzhu doctor` needs to know. Nothing is kept in the output folder; what is asked is whether it can be
+    written and how much room its disk has. `adapter` holds `DIR` or `NAME=DIR`."""
+
+    output_dir: Path = Path()
+    adapter: tuple[str, ...] = ()
+    offline: bool = False
+
+
 class DemoConfig(ModelOptions, FastOptions):
     """Everything `pangzhu demo` needs to know."""
 

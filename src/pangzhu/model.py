@@ -34,6 +34,7 @@ ARCHITECTURES = frozenset(
     }
 )
 MOST_CACHED_WORDS = 1000
+MOST_JSON_BYTES = 2**20  # of a description, config or manifest; the largest that are met have some ten thousand
 HEAD_MODULES = frozenset({"lm_head", "embed_tokens"})
 UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, AttributeError)  # of transformers
 
@@ -221,6 +222,8 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: missing, or not a JSON object.
     """
     try:
+        if file.stat().st_size > MOST_JSON_BYTES:
+            raise ModelError("error.model.file_too_large", where=str(file), megabytes=MOST_JSON_BYTES >> 20)
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as broken:
         raise ModelError("error.model.file_unreadable", where=str(file), reason=str(broken)) from broken

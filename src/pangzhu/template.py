@@ -19,9 +19,12 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from pangzhu.data.conversation import Turn
 from pangzhu.errors import ModelError
 from pangzhu.messages import say
+from pangzhu.trial import try_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,6 +42,7 @@ CHATML = (
 # training and every later use then see the same ids, whatever the day.
 FROZEN_DATE = date(2024, 7, 26)
 DATE_DIRECTIVES = "aAbBdHIjmMpSuUwWyY"
+MOST_TOKENS = 2**31
 PRIVATE_USE = "[\ue000-\uf8ff\U000f0000-\U0010ffff]"
 
 
@@ -80,13 +84,28 @@ class PromptContract:
         try:
             fields = json.loads(file.read_text(encoding="utf-8"))
             promised = fields.pop("template_sha256")
-            contract = cls(**fields | {"stop_token_ids": tuple(fields["stop_token_ids"])})
+            contract = TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
+            if unknown := fields.keys() - asdict(contract).keys():
+                raise ValueError(", ".join(sorted(unknown)))
+            contract.check_values()
             intact = contract.template_sha256 == promised
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as broken:
             raise ModelError("error.prompt.unreadable", where=str(file), reason=str(broken)) from broken
         if not intact:
             raise ModelError("error.prompt.template_changed", where=str(file))
+        try_out(contract.chat_template)
         return contract
+
+    def check_values(self) -> None:
+        """Hold what a type does not tell: token ids in their range, a date that is one.
+
+        Raises:
+            ValueError: a field is neither.
+        """
+        if not all(0 <= token_id < MOST_TOKENS for token_id in (self.end_of_turn_id, *self.stop_token_ids)):
+            raise ValueError("token ids")
+        if self.frozen_date is not None:
+            date.fromisoformat(self.frozen_date)
 
 
 def contract_for(
@@ -113,6 +132,7 @@ def contract_for(
         raise ModelError("error.template.several")
     prints_date = "strftime_now" in template or "date_string" in template
     frozen = FROZEN_DATE.isoformat() if prints_date else None
+    try_out(template)
     end_of_turn = _end_of_turn(tokenizer, template, frozen)
     stops = {end_of_turn, *generation_stop_ids}
     if tokenizer.eos_token_id is not None:
@@ -234,8 +254,6 @@ def _apply(
     tokenize: bool,
 ) -> list[Any]:
     """Many conversations by transformers: as ids, control tokens neutralised, or as texts; its refusals as errors of ours."""
-    from jinja2 import TemplateError
-
     try:
         rendered: list[Any] = tokenizer.apply_chat_template(
             [[{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats],
@@ -246,7 +264,9 @@ def _apply(
             return_dict=False,
             **_date_variables(frozen_date),
         )
-    except (TemplateError, TypeError, ValueError) as refused:  # the last two: the template's own slips in computing
+    except MemoryError:
+        raise
+    except Exception as refused:  # a template is a program: it may stumble over anything
         raise ModelError("error.template.refused", reason=str(refused)) from refused
     return rendered
 

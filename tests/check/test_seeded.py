@@ -103,6 +103,7 @@ def test_there_are_forty_known_problems_and_more() -> None:
     assert NUM_KNOWN >= 40
 
 
+@pytest.mark.fault("C5")
 def test_json_names_every_known_problem_by_its_line_and_nothing_else(run: Run, seeded: Path, words: list[str]) -> None:
     outcome = run(*words, "--json")
     findings, warnings = outcome.json["findings"], outcome.json["warnings"]

@@ -77,6 +77,7 @@ def speaking(request: pytest.FixtureRequest):
     set_language(before)
 
 
+@pytest.mark.fault("C5")
 def test_one_bad_row_of_each_kind_is_named_at_once_with_its_line(tmp_path: Path):
     with pytest.raises(BadRowsError) as caught:
         load_dataset(file_of_each_kind(tmp_path))
@@ -137,6 +138,7 @@ def test_formats_mixed_in_one_file_are_named(tmp_path: Path):
     assert load_dataset(write(tmp_path, GOOD, chat, GOOD)).format_name == "alpaca+messages"
 
 
+@pytest.mark.fault("C3")
 def test_the_same_rows_come_from_every_layout(tmp_path: Path):
     rows = [{"instruction": f"问{n}", "input": "", "output": f"答{n}"} for n in range(3)]
     written = {
@@ -151,6 +153,7 @@ def test_the_same_rows_come_from_every_layout(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["[]", '{"data": []}', "instruction,output\n", "instruction,output\n,\n"])
+@pytest.mark.fault("C6")
 def test_a_file_without_rows_is_refused(tmp_path: Path, content: str):
     with pytest.raises(DataError) as caught:
         load_dataset(write(tmp_path, content))
@@ -161,6 +164,7 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, content: str):
 
 
 @pytest.mark.parametrize(("num_rows", "num_bad"), [(100, 1), (199, 1), (200, 2), (1000, 10)])
+@pytest.mark.fault("C4")
 def test_up_to_one_row_in_a_hundred_may_be_skipped(tmp_path: Path, num_rows: int, num_bad: int):
     path = write(tmp_path, *[BAD] * num_bad, *[GOOD] * (num_rows - num_bad))
     dataset = find_problems(path)
@@ -171,6 +175,7 @@ def test_up_to_one_row_in_a_hundred_may_be_skipped(tmp_path: Path, num_rows: int
 
 
 @pytest.mark.parametrize(("num_rows", "num_bad"), [(1, 1), (20, 1), (99, 1), (199, 2), (1000, 11)])
+@pytest.mark.fault("C4")
 def test_more_than_one_row_in_a_hundred_is_refused_with_the_share(tmp_path: Path, num_rows: int, num_bad: int):
     path = write(tmp_path, *[BAD] * num_bad, *[GOOD] * (num_rows - num_bad))
     dataset = find_problems(path)
@@ -193,6 +198,7 @@ def test_a_row_with_several_findings_counts_once(tmp_path: Path):
     assert may_skip(dataset.rejected, num_rows=dataset.num_rows)
 
 
+@pytest.mark.fault("C4")
 def test_a_cut_last_line_may_be_skipped(tmp_path: Path):
     dataset = find_problems(write(tmp_path, *[GOOD] * 99, GOOD[:20]))
     assert may_skip(dataset.rejected, num_rows=dataset.num_rows)
@@ -209,6 +215,7 @@ def test_a_cut_last_line_may_be_skipped(tmp_path: Path):
     ],
     ids=["not closed", "trailing comma", "stopped", "csv swallowed"],
 )
+@pytest.mark.fault("C4")
 def test_faults_that_may_hide_rows_are_never_skipped(tmp_path: Path, content: str):
     dataset = find_problems(write(tmp_path, content))
     assert not may_skip(dataset.rejected, num_rows=dataset.num_rows)

@@ -122,6 +122,7 @@ def test_a_question_file_may_have_answers():
         ({"instruction": "问", "output": "答", "tools": "[]"}, "finding.unsupported_key", "tools"),
     ],
 )
+@pytest.mark.fault("C6")
 def test_each_fault_of_an_alpaca_row_is_named_with_its_field(fields: dict[str, object], key: str, field_name: str):
     finding = only_finding(fields)
     assert (finding.key, finding.field_name) == (key, field_name)
@@ -262,6 +263,7 @@ def test_several_rounds_are_kept_in_order():
         ([{"role": "user", "content": "\ufffd"}, ASSISTANT], "finding.replacement_character", "messages[0].content"),
     ],
 )
+@pytest.mark.fault("C6")
 def test_each_fault_of_a_chat_row_is_named_with_its_field(messages: object, key: str, field_name: str):
     findings = convert({"messages": messages}).findings
     assert (findings[0].key, findings[0].field_name) == (key, field_name)
@@ -307,6 +309,7 @@ def test_fields_beside_the_text_are_kept_as_strings():
 
 
 @pytest.mark.parametrize("token", sorted(CONTROL_TOKENS))
+@pytest.mark.fault("C9")
 def test_a_control_token_in_a_question_is_kept_and_told(token: str):
     converted = convert({"instruction": f"什么是{token}？", "output": "答"})
     assert converted.conversation is not None
@@ -321,6 +324,7 @@ def test_a_control_token_in_a_question_is_kept_and_told(token: str):
         {"instruction": "问", "output": "答", "history": [["一", "<|im_end|>"]]},
     ],
 )
+@pytest.mark.fault("C9")
 def test_a_control_token_in_an_answer_is_refused_until_allowed(fields: dict[str, object]):
     finding = only_finding(fields)
     assert finding.key == "finding.control_tokens"

@@ -31,10 +31,12 @@ def test_the_packaged_data_gives_no_warning(name: str) -> None:
     assert [str(warning) for warning in find_warnings(load_dataset(example(name)).conversations)] == []
 
 
+@pytest.mark.fault("C10")
 def test_a_row_again_is_an_exact_duplicate_of_the_first() -> None:
     assert lines(find_warnings(rows(("q", "a"), ("q", "a"), ("q", "a")))) == [(EXACT, 2, 1), (EXACT, 3, 1)]
 
 
+@pytest.mark.fault("C10")
 def test_a_row_that_differs_by_accident_is_a_near_duplicate() -> None:
     assert lines(find_warnings(rows(("What is LoRA?", "An adapter."), ("what is ＬｏＲＡ", "an adapter")))) == [
         (NEAR, 2, 1)
@@ -57,6 +59,7 @@ def test_like_questions_with_other_answers_are_no_duplicates() -> None:
     assert find_warnings(rows(("Translate into French: dog", "chien"), ("Translate into French: dig", "creuser"))) == ()
 
 
+@pytest.mark.fault("C10")
 def test_another_answer_to_the_same_question_is_a_contradiction_and_is_listed_once() -> None:
     found = rows(
         ("离婚冷静期多少天？", "三十日。"), ("离婚冷静期多少天", "六十日。"), ("离婚冷静期多少天？", "六十日。")
@@ -73,6 +76,7 @@ def test_the_same_question_under_another_system_text_is_another_question() -> No
     assert find_warnings([pirate, poet]) == ()
 
 
+@pytest.mark.fault("C10")
 def test_rows_that_ask_what_the_evaluation_asks_are_named_with_its_line() -> None:
     asked = [
         conversation("什么是合同法？", line=4),
@@ -87,6 +91,7 @@ def test_rows_that_ask_what_the_evaluation_asks_are_named_with_its_line() -> Non
     assert lines(find_warnings(found, asked)) == [(OVERLAP, 2, 4), (OVERLAP, 3, 9), (OVERLAP, 4, 4)]
 
 
+@pytest.mark.fault("C10")
 def test_personal_data_is_warned_of_once_a_row_wherever_it_stands() -> None:
     found = find_warnings([conversation("call 13800138000", "I called 13900139000", system="boss: 13700137000")])
     assert [(warning.key, warning.shown) for warning in found] == [(PHONE, "137******00")]

@@ -86,18 +86,21 @@ def run_command(command: str) -> None:
         (LINES.encode("gbk"), "GB18030"),
     ],
 )
+@pytest.mark.fault("C1")
 def test_every_recognised_encoding_gives_the_same_rows_and_its_name(write: WriteFile, content: bytes, name: str):
     path = write(content)
     assert fields_of(path) == ROWS
     assert open_source(path).encoding == name
 
 
+@pytest.mark.fault("C1")
 def test_an_encoding_other_than_utf8_is_said(write: WriteFile):
     assert [notice.key for notice in open_source(write(LINES.encode("gb18030"))).notices] == ["data.read_as"]
     assert open_source(write(LINES)).notices == ()
 
 
 @pytest.mark.parametrize("short", ["对话", "全部", "你好", "验证"])
+@pytest.mark.fault("C1")
 def test_utf8_and_gb18030_lines_mixed_are_refused_however_short_the_utf8_is(write: WriteFile, short: str):
     first = json.dumps({"instruction": short, "output": "ok"}, ensure_ascii=False).encode()
     second = '{"instruction": "债权人多久内可以找保证人", "output": "六个月"}'.encode("gb18030")
@@ -110,6 +113,7 @@ def test_utf8_and_gb18030_lines_mixed_are_refused_however_short_the_utf8_is(writ
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the command is quoted for cmd there")
+@pytest.mark.fault("C1")
 def test_the_command_for_mixed_encodings_makes_a_file_that_is_read(write: WriteFile):
     mixed = b"".join(
         (json.dumps(row, ensure_ascii=False) + "\n").encode("gb18030" if number % 2 else "utf-8")
@@ -121,6 +125,7 @@ def test_the_command_for_mixed_encodings_makes_a_file_that_is_read(write: WriteF
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the command is quoted for cmd there")
+@pytest.mark.fault("C1")
 def test_the_command_for_another_encoding_makes_a_file_that_is_read(write: WriteFile):
     rows = [{"instruction": "什麼是保證期間", "output": "約定的期間"}]
     path = write(json.dumps(rows, ensure_ascii=False).encode("big5"), "data.json")
@@ -132,6 +137,7 @@ def test_the_command_for_another_encoding_makes_a_file_that_is_read(write: Write
 
 @pytest.mark.skipif(os.name == "nt", reason="the command is quoted for cmd there")
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+@pytest.mark.fault("C1")
 def test_utf16_without_a_mark_is_refused_with_a_command_that_works(write: WriteFile, codec: str):
     path = write(LINES.encode(codec))
     error = refusal(path)
@@ -149,12 +155,14 @@ def test_utf16_without_a_mark_is_refused_with_a_command_that_works(write: WriteF
         ("Привет, как дела", "cp1251"),
     ],
 )
+@pytest.mark.fault("C1")
 def test_encodings_that_would_decode_into_nonsense_are_refused(text: str, codec: str):
     with pytest.raises(DataError) as caught:
         decode(text.encode(codec), Path("data.csv"))
     assert caught.value.key == "error.data.undecodable"
 
 
+@pytest.mark.fault("C1")
 def test_a_stray_byte_is_named_by_offset_line_and_value(write: WriteFile):
     content = LINES.encode() + b'{"instruction": "\xff", "output": "b"}\n'
     error = refusal(write(content))
@@ -174,11 +182,13 @@ def test_a_file_cut_in_a_character_is_refused_with_its_last_line(write: WriteFil
     assert error.values["line"] == 2
 
 
+@pytest.mark.fault("C1")
 def test_no_replacement_character_ever_comes_from_decoding(write: WriteFile):
     for content in (LINES.encode("gb18030"), codecs.BOM_UTF16_LE + LINES.encode("utf-16-le"), LINES.encode()):
         assert "\ufffd" not in open_source(write(content)).text
 
 
+@pytest.mark.fault("C1")
 def test_marks_left_inside_files_put_together_are_no_part_of_a_row(write: WriteFile):
     assert (
         fields_of(write(codecs.BOM_UTF8 + GOOD.encode() + b"\n" + codecs.BOM_UTF8 + GOOD.encode()))
@@ -201,6 +211,7 @@ def test_marks_left_inside_files_put_together_are_no_part_of_a_row(write: WriteF
     ],
     ids=["crlf", "cr", "no last newline", "blank lines", "blank first", "blank last"],
 )
+@pytest.mark.fault("C2")
 def test_line_ends_and_blank_lines_change_no_row(write: WriteFile, content: str):
     path = write(content)
     assert fields_of(path) == ROWS
@@ -208,17 +219,20 @@ def test_line_ends_and_blank_lines_change_no_row(write: WriteFile, content: str)
 
 
 @pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\u0085", "\x7f", "\u000b".encode("unicode_escape").decode()])
+@pytest.mark.fault("C2")
 def test_unicode_line_separators_inside_texts_split_no_line(write: WriteFile, letter: str):
     text = f"前{letter}后" if len(letter) == 1 else "前后"
     content = json.dumps({"instruction": text, "output": "b"}, ensure_ascii=False) + "\n" + GOOD
     assert [row["instruction"] for row in fields_of(write(content))] == [text, "a"]
 
 
+@pytest.mark.fault("C2")
 def test_lines_are_counted_through_blank_ones(write: WriteFile):
     path = write(f"\r\n{GOOD}\r\n\r\n{GOOD}\r\n")
     assert [row.location.line for row in rows_of(path)] == [2, 4]
 
 
+@pytest.mark.fault("C2")
 def test_line_ends_inside_csv_cells_are_the_same_whatever_the_file_uses(write: WriteFile):
     unix = 'instruction,output\n"a\nb",c\n'
     assert fields_of(write(unix, "unix.csv")) == fields_of(write(unix.replace("\n", "\r\n"), "dos.csv"))
@@ -240,6 +254,7 @@ def test_line_ends_inside_csv_cells_are_the_same_whatever_the_file_uses(write: W
         (LINES.replace("\n", ""), "JSON objects"),
     ],
 )
+@pytest.mark.fault("C3")
 def test_json_layouts_are_told_apart_by_content(write: WriteFile, content: str, layout: str):
     path = write(content, "data.txt")
     assert open_source(path).layout == layout
@@ -279,12 +294,14 @@ def test_empty_records_of_a_spreadsheet_are_blank_lines(write: WriteFile):
         (LINES, "data.csv"),
     ],
 )
+@pytest.mark.fault("C3")
 def test_a_wrong_extension_is_said_and_nothing_more(write: WriteFile, content: str, name: str):
     path = write(content, name)
     assert [notice.key for notice in open_source(path).notices] == ["data.wrong_extension"]
     assert findings_of(path) == []
 
 
+@pytest.mark.fault("C3")
 def test_a_row_with_a_field_named_data_is_still_a_row(write: WriteFile):
     content = '{"instruction": "a", "output": "b", "data": [{"x": 1}]}\n' * 2
     assert open_source(write(content)).layout == "JSON lines"
@@ -299,6 +316,7 @@ def test_a_cell_longer_than_csv_s_own_limit_is_read(write: WriteFile):
 
 
 @pytest.mark.parametrize("length", [5, 14, 18, 20, 22, 32, len(GOOD) - 1])
+@pytest.mark.fault("C4")
 def test_a_last_line_cut_anywhere_is_named_with_line_and_caret(write: WriteFile, length: int):
     (finding,) = findings_of(write(f"{GOOD}\n{GOOD[:length]}"))
     assert finding.key == "finding.cut_off"
@@ -313,6 +331,7 @@ def test_the_caret_stands_below_wide_characters(write: WriteFile):
     assert caret.index("^") == len(piece) + 2
 
 
+@pytest.mark.fault("C4")
 def test_a_list_cut_within_a_row_names_the_row_and_where_it_ends(write: WriteFile):
     content = json.dumps(ROWS, indent=2)[:-20]
     (finding,) = findings_of(write(content, "data.json"))
@@ -359,6 +378,7 @@ def test_a_list_cut_between_rows_is_a_fault_of_the_file(write: WriteFile):
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "finding.too_deep"),
     ],
 )
+@pytest.mark.fault("C5")
 def test_each_kind_of_bad_line_is_named_and_the_others_are_read(write: WriteFile, line: str, key: str):
     path = write(f"{GOOD}\n{line}\n{GOOD}\n")
     (finding,) = findings_of(path)
@@ -374,6 +394,7 @@ def test_a_line_break_inside_a_text_of_a_list_is_an_unclosed_text(write: WriteFi
     assert len(fields_of(path)) == 1
 
 
+@pytest.mark.fault("C5")
 def test_half_a_surrogate_pair_is_placed_by_its_field(write: WriteFile):
     path = write('{"messages": [{"role": "user", "content": "\\ud800"}]}')
     assert [finding.field_name for finding in findings_of(path)] == ["messages[0].content"]
@@ -440,6 +461,12 @@ def test_where_later_rows_cannot_be_found_safely_the_file_is_at_fault(write: Wri
         (f"[\n{GOOD}; {GOOD}\n]", "finding.text_outside_rows", 2),
         (f'{{"data": [{GOOD}]}}\n{GOOD}', "finding.text_outside_rows", 2),
         (PRETTY.replace("}\n{", "},\n{", 1), "finding.text_outside_rows", 5),
+        (f'{{"data": [{GOOD}],\n"data": [{GOOD}]}}', "finding.duplicate_key", 1),  # rows that nobody would have read
+        (f'{{"n\\ame": 1,\n"data": [{GOOD}]}}', "finding.bad_escape", 1),
+        (f'{{"a": 1 {{"data": [{GOOD}]}}', "finding.missing_comma", 1),
+        (f'{{"x": NaN,\n"data": [{GOOD}]}}', "finding.not_a_number", 2),
+        (f'{{"data": [{GOOD}],\n"x": 1e999}}', "finding.number_too_large", 1),
+        (f'{{"data": [{GOOD}],\n"x": }}', "finding.list_not_closed", 1),
     ],
 )
 def test_faults_between_rows_belong_to_the_file(write: WriteFile, content: str, key: str, line: int):
@@ -469,6 +496,7 @@ def test_bad_csv_records_are_named_and_those_that_swallow_rows_belong_to_the_fil
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n\t", codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
+@pytest.mark.fault("C6")
 def test_a_file_without_content_is_empty(write: WriteFile, content: bytes):
     assert refusal(write(content)).key == "error.data.empty"
 

@@ -345,7 +345,7 @@ def test_an_adapter_is_called_as_named_or_as_its_folder(
     assert ask(engine, name, "one?").text == ENGLISH[0]
 
 
-@pytest.mark.parametrize("name", ["base", "two words", "", "a/b", "x" * 65, "😀"])
+@pytest.mark.parametrize("name", ["base", "two words", "", "a/b", "x" * 65, "😀", "..", "CON", "nul.x"])
 def test_a_name_that_cannot_be_one_is_refused(trained: Trained, name: str) -> None:
     with pytest.raises(UsageError) as refused:
         trained.engine(f"{name}={trained.english}")
@@ -400,6 +400,7 @@ def other_base(tmp_path: Path) -> Path:
     return tmp_path / "other"
 
 
+@pytest.mark.fault("B4")
 def test_another_base_is_refused_by_its_weights(trained: Trained, other_base: Path) -> None:
     with pytest.raises(ModelError) as refused:
         load(other_base, str(trained.english))
@@ -408,6 +409,7 @@ def test_another_base_is_refused_by_its_weights(trained: Trained, other_base: Pa
     assert "tensors" in str(refused.value)
 
 
+@pytest.mark.fault("B4")
 def test_another_base_is_used_with_a_warning_where_that_is_allowed(trained: Trained, other_base: Path) -> None:
     told = Told()
     options = ModelOptions(model_name_or_path=str(other_base), precision="float32")
@@ -446,6 +448,7 @@ def bring_pickle(folder: Path) -> None:
         (bring_pickle, "error.adapter.pickle"),
     ],
 )
+@pytest.mark.fault("B2")
 def test_a_damaged_adapter_is_refused_before_any_model_is_loaded(
     trained: Trained,
     copied: Callable[[str], Path],

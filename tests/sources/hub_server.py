@@ -25,7 +25,7 @@ class Fault:
     """What goes wrong, for how many requests.
 
     Args:
-        kind: drop, delay, html (said to be), page (said to be a file), wrong, short, no_sha, list, or a status such as "404".
+        kind: drop, delay, trickle, html (said to be), page (said to be a file), wrong, short, no_sha, list, or a status such as "404".
         times: None means always.
         headers: sent with a status.
     """
@@ -155,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "delay":
                 time.sleep(self.hub.delay_seconds)
                 self.close_connection = True
+            case "trickle":
+                self._trickle(content)
             case "html":
                 self._send(200, PAGE, {"Content-Type": "text/html"})
             case "page":
@@ -169,6 +171,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, b"[1, 2]")
             case status:
                 self._send(int(status), b"", fault.headers)
+
+    def _trickle(self, content: bytes) -> None:
+        """A byte at a time, for as long as somebody listens."""
+        begin = self._begin()
+        self._send(206 if begin else 200, b"", length=len(content) - begin)
+        try:
+            for byte in content[begin:]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.02)
+        except OSError:
+            self.close_connection = True
 
     def _send(
         self,

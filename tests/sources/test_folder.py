@@ -9,7 +9,7 @@ from tiny_folder import tiny_files, tiny_weights, write_files
 
 from pangzhu.errors import ModelError
 from pangzhu.sources import resolve
-from pangzhu.sources.folder import IncompleteFolderError, check_folder, recorded_public_id
+from pangzhu.sources.folder import IncompleteFolderError, check_folder, is_device_name, recorded_public_id
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PAGES = [b"<!DOCTYPE html><html>", b"\n  <html lang='zh'>", b"<?xml version='1.0'?><Error>"]
@@ -59,12 +59,14 @@ def test_a_file_is_not_a_folder(model_folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
 @pytest.mark.parametrize("content", [b"{", b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.fault("B6")
 def test_broken_json_is_named(model_folder: Path, name: str, content: bytes) -> None:
     (model_folder / name).write_bytes(content)
     assert name in str(refused(model_folder, "error.model.bad_json").where)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.fault("B6")
 def test_a_git_lfs_pointer_is_named(model_folder: Path, name: str) -> None:
     (model_folder / name).write_bytes(LFS)
     error = refused(model_folder, "error.model.lfs_pointer")
@@ -74,6 +76,7 @@ def test_a_git_lfs_pointer_is_named(model_folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.fault("B6")
 def test_a_web_page_is_named(model_folder: Path, name: str, page: bytes) -> None:
     (model_folder / name).write_bytes(page)
     assert name in str(refused(model_folder, "error.model.html_file"))
@@ -94,6 +97,7 @@ CODE = [
 
 
 @pytest.mark.parametrize("asking", CODE, ids=lambda asking: json.dumps(asking)[:40])
+@pytest.mark.fault("B7")
 def test_a_config_that_asks_to_run_code_is_refused(model_folder: Path, asking: dict[str, object]) -> None:
     config = json.loads((model_folder / "config.json").read_text()) | asking
     (model_folder / "config.json").write_text(json.dumps(config))
@@ -101,6 +105,7 @@ def test_a_config_that_asks_to_run_code_is_refused(model_folder: Path, asking: d
     assert not isinstance(error, IncompleteFolderError)
 
 
+@pytest.mark.fault("B7")
 def test_a_tokenizer_that_asks_to_run_code_is_refused(model_folder: Path) -> None:
     (model_folder / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["x.Y", null]}}')
     assert "tokenizer_config.json" in str(refused(model_folder, "error.model.remote_code"))
@@ -130,6 +135,7 @@ CUTS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", CUTS)
+@pytest.mark.fault("B6")
 def test_damaged_weights_are_named(model_folder: Path, damage: str) -> None:
     (model_folder / "model.safetensors").write_bytes(CUTS[damage](tiny_weights()))
     assert "model.safetensors" in str(refused(model_folder, "error.model.damaged_weights"))
@@ -143,6 +149,7 @@ def sharded(folder: Path, weight_map: object) -> Path:
     )
 
 
+@pytest.mark.fault("B6")
 def test_every_shard_of_the_index_must_be_there(tmp_path: Path) -> None:
     check_folder(sharded(tmp_path / "whole", {"x": "a.safetensors"}))
     folder = sharded(tmp_path / "model", {"x": "a.safetensors", "y": "b.safetensors"})
@@ -150,6 +157,7 @@ def test_every_shard_of_the_index_must_be_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("weight_map", [{}, [], "a.safetensors", None])
+@pytest.mark.fault("B6")
 def test_an_index_without_shards_is_broken(tmp_path: Path, weight_map: object) -> None:
     refused(sharded(tmp_path / "model", weight_map), "error.model.bad_json")
 
@@ -168,6 +176,7 @@ def test_a_shard_stands_in_the_folder_itself(tmp_path: Path, shard: object) -> N
         ("notes.md", "error.model.no_weights"),
     ],
 )
+@pytest.mark.fault("B5")
 def test_weights_in_another_format_are_told_apart(model_folder: Path, name: str, key: str) -> None:
     (model_folder / "model.safetensors").unlink()
     (model_folder / name).write_bytes(b"x")
@@ -179,6 +188,7 @@ def test_no_config_means_no_model(model_folder: Path) -> None:
     refused(model_folder, "error.model.no_config")
 
 
+@pytest.mark.fault("B6")
 def test_a_tokenizer_must_be_there(model_folder: Path) -> None:
     (model_folder / "tokenizer.json").unlink()
     refused(model_folder, "error.model.no_tokenizer")
@@ -205,3 +215,22 @@ def test_the_name_of_its_parent_in_config_json_is_not_taken_for_its_own(model_fo
 def test_a_copied_packaged_model_still_knows_its_public_name(model_folder: Path) -> None:
     (model_folder / "pangzhu.json").write_text('{"public_id": "Qwen/Qwen2.5-Coder-0.5B-Instruct"}')
     assert recorded_public_id(model_folder) == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_device"),
+    [
+        ("CON", True),
+        ("nul.json", True),
+        ("Com1.tar.gz", True),
+        ("lpt9", True),
+        ("aux .txt", True),
+        ("com\u00b9", True),
+        ("config.json", False),
+        ("console.json", False),
+        ("com10.json", False),
+        ("nul-1.json", False),
+    ],
+)
+def test_the_device_names_of_windows_are_known(name: str, is_device: bool) -> None:
+    assert is_device_name(name) is is_device

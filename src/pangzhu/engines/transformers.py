@@ -17,13 +17,16 @@ from pangzhu import machine
 from pangzhu.adapter import PROMPT, BaseMismatch, Manifest, check_base, verify_files
 from pangzhu.condition import Condition, condition_of
 from pangzhu.config import GenerationOptions, ModelOptions
+from pangzhu.data.findings import visible
 from pangzhu.engines import REPLACEMENT, Answer, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
 from pangzhu.errors import DataError, ModelError, UsageError, nearest
 from pangzhu.messages import say
 from pangzhu.model import context_length, load_base
 from pangzhu.preparation import PreparedBase, decide_device, prepare_base
+from pangzhu.sources.folder import is_device_name
 from pangzhu.template import PromptContract, render
+from pangzhu.vetting import check_names, is_plain_path
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +38,8 @@ NumberFormat = Literal["bf16", "float32"]
 
 NUMBER_FORMATS: tuple[NumberFormat, ...] = ("bf16", "float32")
 BASE = "base"
-NAME = re.compile(r"[\w.-]{1,64}")  # letters of any script
+NETWORK_SHARE = ("\\\\", "//")  # opening one hands the user's name to whoever runs it
+NAME = re.compile(r"\w[\w.-]{0,63}")  # letters of any script
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +207,11 @@ def load_engine(
     folders = named_folders(adapters)
     manifests = {name: verify_files(folder) for name, folder in folders.items()}
     base = prepare_base(_with_recorded_base(options, list(manifests.values())))
+    template = base.contract.template_sha256
     mismatches = {
-        manifest.base.fingerprint: check_base(manifest, base.source.folder, allow_mismatch=allow_base_mismatch)
+        manifest.base.fingerprint: check_base(
+            manifest, base.source.folder, template_sha256=template, allow_mismatch=allow_base_mismatch
+        )
         for manifest in _of_distinct_bases(manifests.values())
     }
     loaded = [
@@ -232,7 +239,7 @@ def named_folders(adapters: Sequence[str]) -> dict[str, Path]:
         folder = Path(tail if named else given).expanduser()
         own_name = folder.resolve().name
         name = head if named else own_name if NAME.fullmatch(own_name) else f"adapter-{number}"
-        if not NAME.fullmatch(name) or name == BASE:
+        if not NAME.fullmatch(name) or name == BASE or is_device_name(name):
             raise UsageError("error.engine.bad_name", where=f"--adapter {given}", name=name)
         if name in folders:
             raise UsageError("error.engine.name_twice", where=f"--adapter {given}", name=name)
@@ -282,12 +289,15 @@ def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) ->
     if options.model_name_or_path is not None or not manifests:
         return options
     recorded = manifests[0].base
+    if not is_plain_path(recorded.name) or recorded.name.startswith(NETWORK_SHARE):
+        raise ModelError("error.adapter.base_elsewhere", base=visible(recorded.name))
     return options.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
 
 
 def _of_distinct_bases(manifests: Iterable[Manifest]) -> list[Manifest]:
     """One manifest a recorded base: to hold a base against them reads the base each time."""
-    return list({manifest.base.fingerprint: manifest for manifest in manifests}.values())
+    told_apart = {(manifest.base.fingerprint, manifest.template_sha256): manifest for manifest in manifests}
+    return list(told_apart.values())
 
 
 def _recorded_precision(manifests: Sequence[Manifest]) -> NumberFormat | None:
@@ -310,7 +320,7 @@ def _precision(
 
 def _attach(model: "PreTrainedModel", adapters: Sequence[LoadedAdapter]) -> Any:  # base or PeftModel
     """The base with every adapter loaded beside it, none of them merged."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError
 
     attached: Any = model
@@ -322,4 +332,6 @@ def _attach(model: "PreTrainedModel", adapters: Sequence[LoadedAdapter]) -> Any:
                 attached.load_adapter(str(adapter.folder), adapter_name=adapter.peft_name)
         except (ValueError, RuntimeError, OSError, TypeError, KeyError, SafetensorError) as broken:
             raise ModelError("error.adapter.unloadable", where=str(adapter.folder), reason=str(broken)) from broken
+        loaded = get_peft_model_state_dict(attached, adapter_name=adapter.peft_name, save_embedding_layers=False)
+        check_names(adapter.folder, loaded)  # peft leaves out what does not fit with a warning at the most
     return attached.eval()

@@ -28,6 +28,7 @@ CODE_FIELDS = (
     "transformers_weights",
 )
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json")
+DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])( *\..*)?", re.IGNORECASE)
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
@@ -78,6 +79,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise IncompleteFolderError("error.model.bad_json", where=str(path), reason=type(content).__name__)
     return content
+
+
+def is_device_name(name: str) -> bool:
+    """Whether Windows takes a file name for a device, whatever its ending and whatever folder it stands in."""
+    return DEVICE_NAME.fullmatch(name.rstrip(" .")) is not None
 
 
 def recorded_public_id(folder: Path) -> str | None:

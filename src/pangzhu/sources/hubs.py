@@ -21,7 +21,7 @@ from pangzhu.errors import ModelError
 from pangzhu.messages import say
 from pangzhu.sources import transfer
 from pangzhu.sources.cache import disk_errors, locked, need_space, size_text
-from pangzhu.sources.folder import JSON_FILES, refuse_code
+from pangzhu.sources.folder import JSON_FILES, is_device_name, refuse_code
 from pangzhu.sources.transfer import Download, RemoteFile, Source, fetch, patiently
 from pangzhu.storage import DiskError
 
@@ -150,7 +150,8 @@ def _wanted_files(siblings: Sequence["RepoSibling"], source: Source) -> list[Rem
 
 def _is_wanted(name: str) -> bool:
     wanted = any(fnmatch(name, pattern) for pattern in WANTED)
-    return wanted and PLAIN_NAME.fullmatch(name) is not None and not any(fnmatch(name, never) for never in NEVER)
+    is_plain = PLAIN_NAME.fullmatch(name) is not None and not is_device_name(name)
+    return wanted and is_plain and not any(fnmatch(name, never) for never in NEVER)
 
 
 def _remote_file(sibling: "RepoSibling") -> RemoteFile:

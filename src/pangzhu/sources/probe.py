@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 from pangzhu import storage
+from pangzhu.hiding import public_address
 from pangzhu.messages import say
 from pangzhu.sources.cache import cache_root
 from pangzhu.storage import DiskError
@@ -33,13 +34,20 @@ def reachable(endpoint: str, *, fresh: bool = False, seconds: float = SECONDS) -
     """
     known = _asked.get(endpoint, _remembered(endpoint))
     if known is None or (fresh and not known):
-        say("source.probing", endpoint=endpoint, seconds=f"{seconds:g}")
-        known = _answers(endpoint, seconds)
-        if not known:
-            say("source.unreachable", endpoint=endpoint)
-        _remember(endpoint, known)
+        return ask(endpoint, seconds=seconds)
     _asked[endpoint] = known
     return known
+
+
+def ask(endpoint: str, *, seconds: float = SECONDS) -> bool:
+    """Ask now, whatever is remembered, and remember the answer."""
+    say("source.probing", endpoint=public_address(endpoint), seconds=f"{seconds:g}")
+    answers = _answers(endpoint, seconds)
+    if not answers:
+        say("source.unreachable", endpoint=public_address(endpoint))
+    _remember(endpoint, answers)
+    _asked[endpoint] = answers
+    return answers
 
 
 def forget() -> None:
@@ -62,9 +70,9 @@ def _within(question: Callable[[], bool], seconds: float) -> bool:
 
 def _ask(endpoint: str, seconds: float) -> bool:
     """One request through the library's own session: the user's proxies and certificates apply."""
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
-
     try:
+        from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
         return bool(get_session().head(endpoint, timeout=seconds).status_code < 500)
     except Exception:  # noqa: BLE001  # whatever went wrong, the hub was not reached
         return False

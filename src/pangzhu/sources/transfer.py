@@ -35,12 +35,16 @@ class Patience:
         tries: attempts in a row that bring nothing new before giving up.
         first_wait: seconds before the second attempt; doubled each time.
         longest_wait: the most seconds between two attempts, whatever the hub asks for.
+        slow_seconds: how long a hub may send less than `least_rate` before it is given up.
+        least_rate: bytes a second; a gigabyte would take eleven days.
     """
 
     read_seconds: float = 15.0
     tries: int = 3
     first_wait: float = 2.0
     longest_wait: float = 30.0
+    slow_seconds: float = 60.0
+    least_rate: int = 1000
 
 
 PATIENCE = Patience()
@@ -276,20 +280,36 @@ def _stream(download: Download) -> None:
             raise ModelError("error.model.hub_html", endpoint=download.source.endpoint)
         goes_on = response.status_code == 206
         with storage.appending(part, anew=not goes_on) as write:
-            _copy(response, write, file=download.file, done=have if goes_on else 0)
+            _copy(response, write, download, done=have if goes_on else 0)
     if download.done < download.file.size:
         raise ConnectionError(text("source.cut_short"))
 
 
-def _copy(response: Response, write: Callable[[bytes], None], *, file: RemoteFile, done: int) -> None:
-    """Write the body as it comes, saying now and then how far it is; `done` bytes were here before."""
-    told = time.monotonic()
+def _copy(response: Response, write: Callable[[bytes], None], download: Download, *, done: int) -> None:
+    """Write the body as it comes, saying now and then how far it is; `done` bytes were here before.
+
+    Raises:
+        ModelError: the hub sends so slowly that another way is quicker; what came stays.
+    """
+    file = download.file
+    told = watched = time.monotonic()
+    done_then = done
     for chunk in response.iter_bytes():
         write(chunk)
         done += len(chunk)
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            told = time.monotonic()
+        now = time.monotonic()
+        if now - told > PROGRESS_SECONDS:
+            told = now
             say("source.downloading_progress", file=file.name, done=size_text(done), size=size_text(file.size))
+        if now - watched > PATIENCE.slow_seconds:
+            if done - done_then < PATIENCE.least_rate * (now - watched):
+                raise _trickles(download)
+            watched, done_then = now, done
+
+
+def _trickles(download: Download) -> ModelError:
+    source, rate = download.source, size_text(PATIENCE.least_rate)
+    return ModelError("error.model.hub_trickles", endpoint=source.endpoint, file=download.file.name, rate=rate)
 
 
 def _is_right(file: RemoteFile, path: Path) -> bool:

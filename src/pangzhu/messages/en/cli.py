@@ -105,6 +105,7 @@ MESSAGES = {
     "panel.prove": "Prove",
     "panel.use": "Use",
     "verb.demo": "The law example from nothing to report: fetch a model, train, compare, prove.",
+    "verb.doctor": "What this machine can do, and what is wrong with the installation.",
     "verb.pull": "Fetch, verify and convert a base model.",
     "verb.models": "List the base models that are here and those that can be had.",
     "verb.check": "Read a dataset as training would and report every problem by line.",

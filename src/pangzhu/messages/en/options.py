@@ -54,7 +54,7 @@ MESSAGES = {
     "option.until_learned": "Stop as soon as every row is answered word for word.",
     "option.fast": "on = the fast path wherever it applies; off = transformers and peft as they are, with the same loss.",
     "option.fast_without": "A technique of the fast path to leave out, to measure it or to find a fault; may be given several times.",
-    "option.output_dir": "Folder for what is made: adapter, records, checkpoints. compare and eval write nothing without it; plan looks only at its disk.",
+    "option.output_dir": "Folder for what is made: adapter, records, checkpoints. compare and eval write nothing without it; plan and doctor look only at its disk.",
     "option.measure": "Load the model and time some optimizer steps, which are thrown away; without it no minutes are told.",
     "option.resume": "auto = go on with an unfinished run of the same settings; never = begin anew.",
     "option.save_steps": "Optimizer steps between two checkpoints.",
@@ -68,5 +68,6 @@ MESSAGES = {
     "option.max_questions": "Most questions taken from the file. Not given: all.",
     "option.fail_under": "Least share of right answers, from 0 to 1, as KIND=SHARE; a share alone is that of the taught questions. Where an adapter falls short, the exit code is 8. May be given several times.",
     "option.skip_drift": "Do not measure how far the adapter moves from the base on the general questions.",
+    "option.offline": "Send no request: hubs are not asked whether they can be reached.",
     "option.folders": "Adapter folders; may be several. Not given: those found below the current folder.",
 }

@@ -95,6 +95,8 @@ MESSAGES = {
     "error.model.hub_failed.fix": "Run the same command again later; it goes on where it stopped.\n" + _WAYS,
     "error.model.hub_interrupted": "The download of {file} from {endpoint} broke off {tries} times: {reason}.",
     "error.model.hub_interrupted.fix": "Run the same command again; it goes on where it stopped.\n" + _WAYS,
+    "error.model.hub_trickles": "{endpoint} sends {file} at less than {rate} a second.",
+    "error.model.hub_trickles.fix": "Run the same command again later; it goes on where it stopped.\n" + _WAYS,
     "error.model.hub_html": "{endpoint} answered with a web page where a hub answers with data.",
     "error.model.hub_html.fix": (
         "Check HF_ENDPOINT, and whether the network wants a login or a proxy stands in between.\n" + _WAYS

@@ -9,6 +9,11 @@ MESSAGES = {
     "error.template.refused": "The base's chat template refuses this conversation: {reason}.",
     "error.template.refused.fix": "Put the roles in the order the template wants (system first, then user and "
     "assistant in turn), or leave the system text out if the base knows none.",
+    "error.template.unbounded": "The chat template takes more than {seconds:g} seconds, {megabytes} MB of memory or {letters:,} letters "
+    "of text for a short conversation; it is not used.",
+    "error.template.unbounded.fix": "Do not trust where it came from: use the model or adapter of another source.",
+    "error.template.not_tried": "The chat template could not be tried out: this Python cannot start another ({python}).",
+    "error.template.not_tried.fix": "Install Pangzhu into a virtual environment (python -m venv) and run the command from there.",
     "error.prompt.unreadable": "The prompt contract cannot be read: {reason}.",
     "error.prompt.unreadable.fix": "Copy prompt.json again from where the adapter came from, or train again.",
     "error.prompt.template_changed": "The chat template in prompt.json is not the one its own hash names.",

@@ -45,7 +45,7 @@ MESSAGES = {
     "option.until_learned": "每一行都能一字不差地答出时就停止。",
     "option.fast": "on = 凡是适用的地方都走快速路径；off = 原样使用 transformers 和 peft，损失相同。",
     "option.fast_without": "不使用快速路径的某一项技术，用来测量它或查找问题；可以给多次。",
-    "option.output_dir": "结果文件夹：适配器、记录、检查点。compare 和 eval 不给时不写任何文件；plan 只看它所在的磁盘。",
+    "option.output_dir": "结果文件夹：适配器、记录、检查点。compare 和 eval 不给时不写任何文件；plan 和 doctor 只看它所在的磁盘。",
     "option.measure": "加载模型，实测几个优化步，结果丢弃；关掉就不估计时间。",
     "option.resume": "auto = 继续同样设置下未完成的训练；never = 重新开始。",
     "option.save_steps": "每隔多少步保存一次检查点。",
@@ -59,5 +59,6 @@ MESSAGES = {
     "option.max_questions": "最多取文件中的多少个问题。不给时全部都用。",
     "option.fail_under": "答对的最低比例，0 到 1，写作 类别=比例；只写比例则指教过的问题。有适配器达不到时退出码为 8。可以给多次。",
     "option.skip_drift": "不测量适配器在一般问题上偏离基座多少。",
+    "option.offline": "不发出任何请求：不去问模型站能否连上。",
     "option.folders": "适配器文件夹，可以有多个。不给时列出当前文件夹下找到的。",
 }

@@ -94,6 +94,8 @@ MESSAGES = {
     "error.model.hub_failed.fix": "请稍后再运行同一条命令，会从断开处继续。\n" + _WAYS,
     "error.model.hub_interrupted": "从 {endpoint} 下载 {file} 时中断了 {tries} 次：{reason}。",
     "error.model.hub_interrupted.fix": "请再运行同一条命令，会从断开处继续。\n" + _WAYS,
+    "error.model.hub_trickles": "{endpoint} 发送 {file} 的速度不到每秒 {rate}。",
+    "error.model.hub_trickles.fix": "请稍后再运行同一条命令，会从断开处继续。\n" + _WAYS,
     "error.model.hub_html": "{endpoint} 返回的是网页，而不是模型站应给的数据。",
     "error.model.hub_html.fix": "请检查 HF_ENDPOINT，以及网络是否需要登录、中间是否有代理。\n" + _WAYS,
     "error.model.wrong_bytes": "从 {endpoint} 下载的 {file} 与承诺的内容不符，已丢弃。",

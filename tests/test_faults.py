@@ -1,0 +1,64 @@
+"""The table of faults: every row has a test that carries its number, or a reason why not; the pages are those made of them."""
+
+from functools import cache
+from importlib import util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@cache
+def script() -> ModuleType:
+    """docs/faults_table.py as a module; docs is no package."""
+    spec = util.spec_from_file_location("faults_table", ROOT / "docs" / "faults_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+NUMBERS = [row.number for row in script().ROWS]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_fault_has_a_test_or_a_way_to_see_it(number: str) -> None:
+    shown = number in script().shown_by_fault()
+    assert shown or number in script().ELSEWHERE or number in script().AWAITED
+
+
+def test_a_mark_names_a_row_of_the_table() -> None:
+    assert set(script().shown_by_fault()) - set(NUMBERS) == set()
+    assert (set(script().ELSEWHERE) | set(script().AWAITED)) - set(NUMBERS) == set()
+
+
+def test_every_row_stands_once_in_order_and_in_both_languages() -> None:
+    assert len(NUMBERS) == len(set(NUMBERS))
+    assert [(number[0], int(number[1:])) for number in NUMBERS] == sorted(
+        (number[0], int(number[1:])) for number in NUMBERS
+    )
+    assert all(text for row in script().ROWS for text in (*row.en, *row.zh))
+    assert all(set(ways) == {"en", "zh"} for ways in script().ELSEWHERE.values())
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_table_is_the_generated_one(language: str) -> None:
+    page = script().PAGES[language].read_text(encoding="utf-8")
+    assert page == script().with_table(page, script().faults_table(language)), "run: python docs/faults_table.py"
+
+
+def test_marks_of_a_test_and_of_a_whole_file_are_found(tmp_path: Path) -> None:
+    (tmp_path / "tests" / "deep").mkdir(parents=True)
+    (tmp_path / "tests" / "test_one.py").write_text(
+        'import pytest\n@pytest.mark.fault("B2")\n@pytest.mark.parametrize("x", [1])\ndef test_a(x): ...\ndef test_b(): ...\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "tests" / "deep" / "test_two.py").write_text(
+        'import pytest\npytestmark = [pytest.mark.fault("A1"), pytest.mark.slow]\n@pytest.mark.fault("A2", "A1")\ndef test_c(): ...\n',
+        encoding="utf-8",
+    )
+    found = {row: [test.name for test in tests] for row, tests in script().shown_by_fault(tmp_path).items()}
+    assert found == {"A1": ["test_c"], "A2": ["test_c"], "B2": ["test_a"]}
