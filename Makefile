@@ -24,7 +24,7 @@ lint: install  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-torture: install  ## crashes, power losses and kill -9: every one of them is gone on from, for half an hour
+torture: install  ## a crash and a power loss at every operation of a run, and kill -9 of a real one
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture tests/test_storage.py --torture -q
 
 bench: install  ## the equality gate, then everybody on the half-billion Qwen; goes on from its CSV

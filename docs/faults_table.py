@@ -253,10 +253,6 @@ GROUPS: dict[str, dict[Language, str]] = {
 
 # Rows that a test in process cannot show; how to see them all the same.
 ELSEWHERE: dict[str, dict[Language, str]] = {
-    "A9": {
-        "en": "on Windows: open a checkpoint file in another program during `pangzhu train`",
-        "zh": "在 Windows 上：运行 `pangzhu train` 时用别的程序打开检查点文件",
-    },
     "A13": {
         "en": "on a laptop: close the lid for some minutes during `pangzhu train`",
         "zh": "在笔记本上：运行 `pangzhu train` 时合上盖子几分钟",
@@ -267,20 +263,15 @@ ELSEWHERE: dict[str, dict[Language, str]] = {
     },
 }
 
-# Rows whose tests are still to be written. Empty it as they come.
-AWAITED = ("A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A10", "B1")
-
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
         "head": "| # | fault | what is to happen | tests |",
         "by_hand": "by hand, {how}",
-        "awaited": "still to be written",
         "count": "{tests} tests for {rows} of {all} faults; by hand: {by_hand}.",
     },
     "zh": {
         "head": "| # | 故障 | 应当发生什么 | 测试 |",
         "by_hand": "手工，{how}",
-        "awaited": "有待编写",
         "count": "{tests} 个测试，覆盖 {all} 种故障中的 {rows} 种；手工：{by_hand}。",
     },
 }
@@ -361,9 +352,7 @@ def _lines(language: Language, tests: dict[str, list[Shown]]) -> Iterator[str]:
 def _cell(number: str, language: Language, tests: dict[str, list[Shown]]) -> str:
     if number in tests:
         return "<br>".join(test.link for test in tests[number])
-    if number in ELSEWHERE:
-        return WORDS[language]["by_hand"].format(how=ELSEWHERE[number][language])
-    return WORDS[language]["awaited"]
+    return WORDS[language]["by_hand"].format(how=ELSEWHERE[number][language])
 
 
 def main() -> None:

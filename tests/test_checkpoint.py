@@ -41,6 +41,7 @@ def make_checkpoint(run_dir: Path, step: int, *, sealed: bool = True) -> Path:
 # --- the lock ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("A7")
 def test_the_second_run_on_a_folder_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(LockedError) as refused, locked(tmp_path):
         pass
@@ -48,6 +49,7 @@ def test_the_second_run_on_a_folder_is_refused_and_told_who_is_there(tmp_path: P
     assert str(os.getpid()) in refused.value.what
 
 
+@pytest.mark.fault("A7")
 def test_another_process_meets_the_lock_too(tmp_path: Path) -> None:
     script = "import sys\nfrom pathlib import Path\nfrom pangzhu.checkpoint import locked\nwith locked(Path(sys.argv[1])): pass"
     with locked(tmp_path):
@@ -58,6 +60,7 @@ def test_another_process_meets_the_lock_too(tmp_path: Path) -> None:
     assert "LockedError" in outcome.stderr
 
 
+@pytest.mark.fault("A7")
 def test_a_lock_that_its_owner_left_behind_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "lock").touch()
@@ -66,6 +69,7 @@ def test_a_lock_that_its_owner_left_behind_is_taken_over(tmp_path: Path) -> None
         assert (run_dir / "holder").read_text(encoding="utf-8") == str(os.getpid())
 
 
+@pytest.mark.fault("A7")
 def test_the_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), locked(tmp_path):
         raise ZeroDivisionError
@@ -161,6 +165,7 @@ def test_every_earlier_run_is_kept(tmp_path: Path) -> None:
     assert all((tmp_path / "run" / f"previous-{number}" / "run" / "record.json").exists() for number in (1, 2, 3))
 
 
+@pytest.mark.fault("A8")
 def test_an_unfinished_run_with_other_settings_is_refused_with_the_differences(tmp_path: Path) -> None:
     put_run(tmp_path, state="running")
     with pytest.raises(UsageError) as refused:
@@ -181,6 +186,7 @@ def test_resume_never_moves_any_run_aside(state: str, wanted: dict[str, str], tm
     assert newest_valid(tmp_path / "run") is None
 
 
+@pytest.mark.fault("A8")
 def test_checkpoints_without_a_record_are_never_gone_on_from(tmp_path: Path) -> None:
     """Nothing tells with which settings they were made."""
     make_checkpoint(tmp_path / "run", 4)
@@ -234,6 +240,7 @@ def _rewrite(folder: Path, change: Callable[[bytes], bytes]) -> None:
     file.write_bytes(change(file.read_bytes()))
 
 
+@pytest.mark.fault("B1")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_set_aside_and_the_older_one_used(damage: str, tmp_path: Path, said: list[str]) -> None:
     older, newest = make_checkpoint(tmp_path, 9), make_checkpoint(tmp_path, 10)
@@ -255,6 +262,7 @@ def test_every_file_of_a_checkpoint_counts(name: str, tmp_path: Path) -> None:
     assert newest_valid(tmp_path) is None
 
 
+@pytest.mark.fault("A10")
 def test_the_newest_is_the_one_of_the_largest_step_whatever_the_clock_said(tmp_path: Path) -> None:
     newest = make_checkpoint(tmp_path, 100)
     older = make_checkpoint(tmp_path, 20)

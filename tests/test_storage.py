@@ -37,6 +37,7 @@ def at(kind: str, name: str = "") -> Callable[[int, Operation], bool]:
 # --- a file is written whole -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("A1", "A5")
 @pytest.mark.parametrize("kind", ["create", "write", "sync", "replace"])
 @pytest.mark.parametrize("error", [disk_full(), OSError(errno.EIO, "Input/output error"), None], ids=str)
 def test_a_write_that_fails_half_way_leaves_the_old_content(
@@ -65,6 +66,7 @@ def test_line_ends_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "bytes").read_bytes() == b"\0\xff"
 
 
+@pytest.mark.fault("A2")
 def test_bytes_are_on_the_disk_before_the_name_is_and_the_name_before_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +179,7 @@ def test_every_folder_that_is_made_is_on_the_disk(tmp_path: Path, monkeypatch: p
 # --- what the disk refuses -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("A5", "A6")
 @pytest.mark.parametrize(
     ("error", "key"),
     [
@@ -270,6 +273,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
+@pytest.mark.fault("A9")
 @pytest.mark.parametrize("number", [5, 32, 33])
 def test_a_file_held_open_for_a_moment_is_waited_for(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
@@ -281,6 +285,7 @@ def test_a_file_held_open_for_a_moment_is_waited_for(
     assert slept == sorted(slept)
 
 
+@pytest.mark.fault("A9")
 def test_after_five_seconds_it_is_told_and_the_old_file_is_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:

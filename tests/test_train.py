@@ -477,6 +477,7 @@ def test_the_same_data_under_another_name_is_the_same_run(runs: Runs) -> None:
     assert runs.train().already_finished
 
 
+@pytest.mark.fault("A8")
 def test_an_unfinished_run_with_other_settings_is_refused_with_the_differences(runs: Runs) -> None:
     runs.stop_at(1)
     with pytest.raises(UsageError) as refused:
@@ -496,6 +497,7 @@ def test_resume_never_starts_anew_whatever_is_there(runs: Runs) -> None:
     assert (runs.folder / "out" / "run" / "previous-2" / WEIGHTS).exists()
 
 
+@pytest.mark.fault("A7")
 def test_a_folder_in_use_is_refused(runs: Runs) -> None:
     with checkpoint.locked(runs.folder / "out"), pytest.raises(LockedError) as refused:
         runs.train()
@@ -503,6 +505,7 @@ def test_a_folder_in_use_is_refused(runs: Runs) -> None:
     assert runs.train().num_steps == 4
 
 
+@pytest.mark.fault("A8")
 def test_another_base_of_the_same_shape_is_another_run(runs: Runs, tmp_path: Path) -> None:
     runs.stop_at(1)
     runs.base = Path(shutil.copytree(runs.base, tmp_path / "other"))

@@ -442,6 +442,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path: Path)
 # --- stopping ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("A4")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_after_the_step_under_way(
     number: signal.Signals, tmp_path: Path, said: list[str]
@@ -470,6 +471,7 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.fault("A4")
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     def stop(report: StepReport) -> None:

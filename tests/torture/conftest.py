@@ -1,4 +1,4 @@
-"""Runs are recorded once for all tests of a module, and what was counted is told at the end."""
+"""Runs are recorded once for all tests, and what was counted is told at the end."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ pytest.register_assert_rewrite("tests.torture.recordings")
 from tests.torture.recordings import Recording, record_all  # noqa: E402  # once its assertions explain themselves
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def recordings(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Sequence[Recording]:
     """Three runs, from three states of the output folder."""
     with pytest.MonkeyPatch.context() as patched:

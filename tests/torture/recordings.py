@@ -84,9 +84,11 @@ class Recording:
     def _sealed_at(self, folder: str) -> int:
         if f"{folder}/manifest.json" in self.start and not self.set_aside:
             return -1
-        places = enumerate(self.log)
-        any(operation.target == f"{folder}/manifest.json" for _, operation in places)  # goes on behind it
-        return next((n for n, op in places if op.kind == "sync_folder" and op.path == folder), len(self.log))
+        replaced = next((n for n, op in enumerate(self.log) if op.target == f"{folder}/manifest.json"), len(self.log))
+        later = range(replaced, len(self.log))
+        return next(
+            (n for n in later if (self.log[n].kind, self.log[n].path) == ("sync_folder", folder)), len(self.log)
+        )
 
     def _touched_at(self, folder: str, *, after: int) -> int:
         """When the first of its sealed files is taken away."""

@@ -176,8 +176,10 @@ class _Platters:
         elif change.kind == "rename":
             self.safe.pop(change.path, None)
             self.safe[change.target] = change.content
-        elif not any(path.startswith(f"{change.path}/") for path in self.safe):  # a folder goes once it is empty
-            self.safe.pop(change.path, None)
+        else:  # with a folder goes whatever is still in it
+            gone = [path for path in self.safe if path == change.path or path.startswith(f"{change.path}/")]
+            for path in gone:
+                del self.safe[path]
 
     def _reachable(self, path: str) -> bool:
         above = [str(folder) for folder in PurePosixPath(path).parents][:-1]

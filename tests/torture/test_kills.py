@@ -97,6 +97,7 @@ def survives(run: Real, kills: Sequence[Kill]) -> None:
     assert describe(run.folder / "killed").fault is None
 
 
+@pytest.mark.fault("A3")
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no kill -9")
 def test_killed_at_every_stage_the_run_ends_with_the_bytes_of_the_unbroken_one(
     tmp_path: Path, record_property: Callable[[str, object], None]
