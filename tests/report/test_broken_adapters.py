@@ -138,7 +138,7 @@ def test_an_adapter_with_nan_is_refused_by_every_verb_with_the_tensor_named(
     outcome = pangzhu(verb, workshop.nan, *question, "--lang", chosen)
     assert outcome.exit_code == 4
     assert outcome.out == ""
-    assert {"en": "holds NaN or infinity", "zh": "有 NaN 或无穷大"}[chosen] in outcome.err
+    assert {"en": "holds infinity or NaN", "zh": "里有无穷大或 NaN"}[chosen] in outcome.err
     assert f"adapter_model.safetensors: {LOST}" in outcome.err
     assert "Traceback" not in outcome.err
 
