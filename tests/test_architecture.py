@@ -52,6 +52,7 @@ LAYERS = (  # a module imports from its own line and from those below it
         "advice",
         "trackers",
         "validation",
+        "restraint",
     },
     {"step", "batching", "preparation"},
     {"fast", "model", "adapter", "condition", "checkpoint", "vetting"},

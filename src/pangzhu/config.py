@@ -105,6 +105,7 @@ class OptimizationOptions(Options):
     replay_weight: float = Field(5.0, gt=0)
     seed: int = Field(42, ge=0, lt=2**32)
     until_learned: bool = False
+    weaken_to_learned: bool = False
 
 
 class ValidationOptions(Options):
@@ -161,6 +162,12 @@ class TrainConfig(
     def stops_early(self) -> bool:
         """Whether the run may end before its last planned step."""
         return self.until_learned or self.early_stopping_patience > 0
+
+    @model_validator(mode="after")
+    def _refuse_to_weaken_a_magnitude(self) -> Self:
+        if self.weaken_to_learned and self.use_dora:
+            raise UsageError("error.config.weaken_dora", where="--weaken_to_learned")
+        return self
 
     @model_validator(mode="after")
     def _refuse_idle_validation_options(self) -> Self:

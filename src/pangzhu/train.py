@@ -40,6 +40,7 @@ from pangzhu.preparation import (
 from pangzhu.progress import Progress, say_step
 from pangzhu.report.build import REPORT, build_run_page, write_run_report
 from pangzhu.report.run_facts import RunFacts
+from pangzhu.restraint import weaken
 from pangzhu.trackers import choose_trackers, say_trackers
 from pangzhu.trainer import Beside, RowTrainer, confirm_learned
 from pangzhu.validation import Validation, ValidationReport
@@ -78,7 +79,7 @@ class TrainResult:
     """What a run reached. `seconds` are those of the optimizer steps of this call, `total_seconds` those of all calls (None
     where one of 0.1.0 did not count them); `num_learned` counts rows whose every learned token the published weights predict
     by a margin. `published_step` is the step of these weights, and the validation figures are theirs; None where there are
-    no validation rows."""
+    no validation rows. `weakened_to` is the share of the trained strength that is published, None where all of it is."""
 
     output_dir: Path
     base_name: str
@@ -91,6 +92,7 @@ class TrainResult:
     seconds: float
     total_seconds: float | None = None
     already_finished: bool = False
+    weakened_to: float | None = None
     published_step: int | None = None
     validation_loss: float | None = None
     validation_learned: int | None = None
@@ -236,6 +238,9 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     validated = run.validation and _load_published(trainer, run.validation, run.folder, all_learned=progress.confirmed)
     adapter.round_to_bf16(model)
     learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget, fast)
+    weakened_to = _weaken(model, rows, learned, budget, fast) if config.weaken_to_learned else None
+    if validated and weakened_to:
+        validated = trainer.measure_published(validated.step)
     result = TrainResult(
         output_dir=config.output_dir,
         base_name=base.source.name,
@@ -247,6 +252,7 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
         num_tokens=taken.num_tokens,
         seconds=round(seconds, 2),
         total_seconds=taken.seconds,
+        weakened_to=weakened_to,
     )
     if validated:
         result = result.with_validation(validated)
@@ -299,6 +305,17 @@ def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "F
     counted = rows.tokenized.examples[: rows.tokenized.num_counted]
     learned = confirm_learned(model, list(enumerate(counted)), token_budget, fast)
     return [learned[index] for index in range(len(learned))]
+
+
+def _weaken(
+    model: "PeftModel", rows: PreparedRows, learned: "Sequence[bool]", token_budget: int, fast: "FastPath | None"
+) -> float | None:
+    """The share of the trained strength that the learned rows need; None where they need all of it."""
+    say("train.weakening")
+    kept = [(index, rows.tokenized.examples[index]) for index, is_learned in enumerate(learned) if is_learned]
+    factor = weaken(model, kept, token_budget, fast)
+    say("train.weakened", percent=100 * factor, num=len(kept))
+    return factor if factor < 1 else None
 
 
 def _keep_rejects(run_dir: Path, rows: PreparedRows) -> None:

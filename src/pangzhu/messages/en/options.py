@@ -52,6 +52,7 @@ MESSAGES = {
     "option.replay_weight": "How much a token of the base's own words counts beside a learned token: more keeps more of the base and learns more slowly.",
     "option.seed": "Start of all random numbers: the same seed gives the same run.",
     "option.until_learned": "Stop as soon as every row is answered word for word.",
+    "option.weaken_to_learned": "After training, scale the adapter down as far as no learned row is lost: less else is moved.",
     "option.fast": "on = the fast path wherever it applies; off = transformers and peft as they are, with the same loss.",
     "option.fast_without": "A technique of the fast path to leave out, to measure it or to find a fault; may be given several times.",
     "option.output_dir": "Folder for what is made: adapter, records, checkpoints. compare and eval write nothing without it; plan and doctor look only at its disk.",

@@ -35,6 +35,7 @@ MESSAGES = {
     "report.result.num_rows": "rows",
     "report.result.num_learned": "of these, learned by a margin with the published weights",
     "report.result.train_loss": "loss of the last step",
+    "report.result.weakened_to": "of the trained strength",
     "report.result.published_step": "step whose weights are published",
     "report.result.validation_loss": "their validation loss",
     "report.result.validation_learned": "validation rows learned by them",

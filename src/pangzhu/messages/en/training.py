@@ -82,6 +82,10 @@ MESSAGES = {
     "train.out_of_memory": "Memory ran out: micro-batches of at most {budget} tokens from here on, with the same optimizer steps.",
     "train.all_learned": "All rows are learned at step {step}, confirmed with the weights that will be saved.",
     "train.confirming": "Confirming what was learned with the weights that will be saved …",
+    "error.config.weaken_dora": "--weaken_to_learned scales LoRA weights, and --use_dora trains a magnitude beside them.",
+    "error.config.weaken_dora.fix": "Leave one of the two out.",
+    "train.weakening": "Making the adapter as weak as what it has learned allows …",
+    "train.weakened": "At {percent:.0f}% of its strength all {num} learned row(s) are still learned; so it is published",
     "train.stopping": "Stopping after this step and saving … (once more leaves at once)",
     "train.proven": "Proven: loaded back from disk, the adapter gives the trained model's logits to the bit; largest "
     "change of a logit against the base {change:.2f}",

@@ -43,6 +43,7 @@ MESSAGES = {
     "option.replay_weight": "基座原话的一个词元与要学的一个词元相比占多大分量：越大，基座保住得越多，学得也越慢。",
     "option.seed": "随机数种子：种子相同，结果相同。",
     "option.until_learned": "每一行都能一字不差地答出时就停止。",
+    "option.weaken_to_learned": "训练结束后减弱适配器，直到再弱就会丢掉学会的行：别的地方变得更少。",
     "option.fast": "on = 凡是适用的地方都走快速路径；off = 原样使用 transformers 和 peft，损失相同。",
     "option.fast_without": "不使用快速路径的某一项技术，用来测量它或查找问题；可以给多次。",
     "option.output_dir": "结果文件夹：适配器、记录、检查点。compare 和 eval 不给时不写任何文件；plan 和 doctor 只看它所在的磁盘。",

@@ -35,6 +35,7 @@ MESSAGES = {
     "report.result.num_rows": "行数",
     "report.result.num_learned": "其中以发布的权重确认学会的",
     "report.result.train_loss": "最后一步的损失",
+    "report.result.weakened_to": "保留的训练强度",
     "report.result.published_step": "发布的是第几步的权重",
     "report.result.validation_loss": "它的验证损失",
     "report.result.validation_learned": "它学会的验证数据行数",
