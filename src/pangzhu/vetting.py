@@ -141,8 +141,8 @@ def check_weights(folder: Path, shape: LoraShape) -> None:
     _check_complete(file, layers, shape)
     for path, parts in layers.items():
         _check_sizes(file, path, parts, shape)
-    if name := find_not_finite(file):
-        raise _refused("error.adapter.tensor_not_finite", file, name)
+    if lost := find_not_finite(file):
+        raise _refused("error.adapter.tensor_not_finite", file, lost)
 
 
 def check_names(folder: Path, expected: Iterable[str]) -> None:

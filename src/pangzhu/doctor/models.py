@@ -9,11 +9,12 @@ from pangzhu.config import DEFAULT_MODEL, DoctorConfig
 from pangzhu.doctor.diagnosis import Examination, Fact, Finding, note, wrong
 from pangzhu.errors import ModelError
 from pangzhu.messages import say, text
-from pangzhu.sources.cache import cache_root, read_stamp, sha256_of, size_text
+from pangzhu.sources.cache import cache_root, read_stamp, size_text
 from pangzhu.sources.folder import check_folder
 from pangzhu.sources.hubs import hf_cache_dir, hf_cached
 from pangzhu.sources.modelscope import modelscope_cache_dir, modelscope_cached
 from pangzhu.sources.packaged import MODELS, PackagedModel
+from pangzhu.storage import sha256_of
 
 State = Literal["absent", "half made", "damaged", "whole"]
 
