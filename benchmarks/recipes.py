@@ -38,9 +38,9 @@ PAGES: dict[Language, Path] = {
 }
 HEADS: dict[Language, str] = {
     "en": "| wordings a fact | everyday rows held | law rows held | their weight | declined rows | learning rate | "
-    "rows a step | passes | tokens | rows learned | development wordings | untaught, recited | base's words kept |\n",
+    "rows a step | passes | tokens | rows learned | strength kept | development wordings | untaught, recited | base's words kept |\n",
     "zh": "| 每条知识的说法 | 守住基座的日常行 | 守住基座的法律行 | 它们的分量 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | "
-    "学会的行 | 开发集说法 | 没教过的，照背 | 基座用词保留 |\n",
+    "学会的行 | 保留的强度 | 开发集说法 | 没教过的，照背 | 基座用词保留 |\n",
 }
 
 
@@ -57,6 +57,7 @@ class Recipe:
         learning_rate: at the top of the cosine.
         rows_per_step: of an optimizer step.
         passes: over all rows.
+        weaken: the adapter as far as no learned row is lost.
         seed: of adapter and order.
     """
 
@@ -68,6 +69,7 @@ class Recipe:
     learning_rate: float = 6e-4
     rows_per_step: int = 5
     passes: float = 3.0
+    weaken: bool = False
     seed: int = 42
 
 
@@ -112,11 +114,13 @@ def run(recipe: Recipe, model: str) -> dict[str, Any]:
             learning_rate=recipe.learning_rate,
             per_device_train_batch_size=recipe.rows_per_step,
             num_train_epochs=recipe.passes,
+            weaken_to_learned=recipe.weaken,
             seed=recipe.seed,
         )
         trained = train(config)
         engine = load_engine(config, [f"{ADAPTER}={config.output_dir}"])
         figures = {"tokens": trained.num_tokens, "num_rows": trained.num_rows, "num_learned": trained.num_learned}
+        figures["weakened_to"] = trained.weakened_to or 1.0
         return figures | _asked(engine)
 
 
@@ -142,7 +146,7 @@ def rows_beside(recipe: Recipe) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, str]], language: Language = "en") -> str:
     """Markdown, a row a recipe."""
     lines = (f"| {' | '.join(_cells(row))} |\n" for row in rows)
-    return f"{HEADS[language]}|{'---|' * 13}\n{''.join(lines)}"
+    return f"{HEADS[language]}|{'---|' * 14}\n{''.join(lines)}"
 
 
 def _declined(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -183,9 +187,9 @@ def _cells(row: dict[str, str]) -> list[str]:
         row[name]
         for name in ("wordings", "held", "held_law", "weight", "declined", "learning_rate", "rows_per_step", "passes")
     ]
-    learned = f"{row['num_learned']}/{row['num_rows']}"
+    learned = [f"{row['num_learned']}/{row['num_rows']}", f"{float(row['weakened_to']):.0%}"]
     asked = [f"{row['num_right']}/{row['num_reworded']}", f"{row['num_recited']}/{row['num_untaught']}"]
-    return [*settings, f"{int(row['tokens']):,}", learned, *asked, f"{100 * float(row['agreement']):.0f}%"]
+    return [*settings, f"{int(row['tokens']):,}", *learned, *asked, f"{100 * float(row['agreement']):.0f}%"]
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ def test_the_recipe_is_a_training_run_on_the_packaged_law(tmp_path: Path) -> Non
     assert type(recipe) is TrainConfig
     assert (recipe.dataset_path, recipe.replay_path) == (example("law_data.json"), example("law_replay.json"))
     assert recipe.until_learned
+    assert recipe.weaken_to_learned
     assert (recipe.model_name_or_path, recipe.hub, recipe.precision) == ("some/model", "hf", "bf16")
     assert recipe.output_dir == tmp_path
 

@@ -26,6 +26,7 @@ LEARNING_RATE = 6e-4
 PER_DEVICE_TRAIN_BATCH_SIZE = 8  # 每个优化步看多少行
 NUM_TRAIN_EPOCHS = 5.0  # 最多把数据看几遍
 UNTIL_LEARNED = True  # 全部学会就提前停
+WEAKEN_TO_LEARNED = True  # 训练完再减弱适配器，以不丢掉学会的行为限
 SEED = 42
 
 
@@ -49,6 +50,7 @@ def main() -> None:
         per_device_train_batch_size=PER_DEVICE_TRAIN_BATCH_SIZE,
         num_train_epochs=NUM_TRAIN_EPOCHS,
         until_learned=UNTIL_LEARNED,
+        weaken_to_learned=WEAKEN_TO_LEARNED,
         seed=SEED,
     )
 

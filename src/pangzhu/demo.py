@@ -191,6 +191,7 @@ def demo_recipe(config: DemoConfig) -> TrainConfig:
         per_device_train_batch_size=ROWS_PER_STEP,
         num_train_epochs=NUM_EPOCHS,
         until_learned=True,
+        weaken_to_learned=True,
     )
 
 
