@@ -71,8 +71,8 @@ def test_every_taught_answer_stands_among_the_development_rows() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_table_tells_a_recipe_and_what_came_of_it(language: Language) -> None:
     row = {name: str(value) for name, value in asdict(Recipe(held=40)).items()}
-    row |= {"tokens": "12345", "num_rows": "170", "num_learned": "168", "weakened_to": "0.85", "num_reworded": "34", "num_right": "30"}
-    row |= {"num_untaught": "20", "num_recited": "7", "agreement": "0.664"}
+    row |= {"tokens": "12345", "num_rows": "170", "num_learned": "168", "weakened_to": "0.85"}
+    row |= {"num_reworded": "34", "num_right": "30", "num_untaught": "20", "num_recited": "7", "agreement": "0.664"}
     *_, line = table([row], language).splitlines()
     assert line == "| 5 | 40 | 0 | 5.0 | 0 | 0.0006 | 5 | 3.0 | 12,345 | 168/170 | 85% | 30/34 | 7/20 | 66% |"
 
