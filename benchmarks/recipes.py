@@ -38,7 +38,8 @@ PAGES: dict[Language, Path] = {
 }
 HEADS: dict[Language, str] = {
     "en": "| wordings a fact | everyday rows held | law rows held | their weight | declined rows | learning rate | "
-    "rows a step | passes | tokens | rows learned | strength kept | development wordings | untaught, recited | base's words kept |\n",
+    "rows a step | passes | tokens | rows learned | strength kept | development wordings | untaught, recited | "
+    "base's words kept |\n",
     "zh": "| 每条知识的说法 | 守住基座的日常行 | 守住基座的法律行 | 它们的分量 | 谢绝行 | 学习率 | 每步行数 | 轮数 | 词元 | "
     "学会的行 | 保留的强度 | 开发集说法 | 没教过的，照背 | 基座用词保留 |\n",
 }
