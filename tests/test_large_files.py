@@ -324,6 +324,7 @@ def test_tokens_that_are_deleted_under_a_run_are_missed_with_a_sentence(
 PREPARE = """
 import sys
 from pathlib import Path
+from pangzhu import token_store
 from pangzhu.config import DataOptions, ModelOptions
 from pangzhu.data import line_file
 from pangzhu.preparation import label_rows, prepare_base, read_dataset
