@@ -290,6 +290,18 @@ def test_a_damaged_piece_is_made_again_and_that_is_said(
     assert not any("not whole" in sentence for sentence in said)
 
 
+def test_pieces_cut_elsewhere_are_not_mixed(
+    large: Path, base: PreparedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version may cut them otherwise."""
+    file = write_rows(tmp_path / "rows.jsonl")
+    first = facts_of(prepared(base, file).tokenized)
+    gone(pieces(large)[1])
+    monkeypatch.setattr("pangzhu.token_store.PIECE_TOKENS", 5000)
+    assert facts_of(prepared(base, file).tokenized) == first
+    assert facts_of(prepared(base, file).tokenized) == first
+
+
 def test_a_damaged_index_of_rows_is_made_again_and_that_is_said(
     large: Path, base: PreparedBase, tmp_path: Path, said: list[str]
 ) -> None:

@@ -30,7 +30,7 @@ from pangzhu.row_index import findings_as_json, findings_from_json
 from pangzhu.sources.cache import disk_errors, locked, read_stamp, write_stamp
 from pangzhu.tokenization import IGNORED, TokenizedDataset, TokenizedExample, joined
 
-FORMAT = 1  # of a piece, and the version of what labelling does
+FORMAT = 1  # of a piece, where pieces are cut, and the version of what labelling does
 PIECE_TOKENS = 1 << 21  # from which on a piece is written: 8 MB
 
 Batch = tuple[Sequence[Conversation], TokenizedDataset]
@@ -124,8 +124,8 @@ def kept_or_made(
         if stamp is None or num_done < len(conversations):
             _say_beginning(folder, stamp is not None, num_done, len(conversations))
             for part in _pieces(conversations[num_done:], label):
-                part.seal(_piece_folder(folder, len(whole)))
-                whole.append(part.about())
+                whole.append(part.seal(_piece_folder(folder, len(whole)), first=num_done))
+                num_done += part.num_conversations
             stamp = _finish(folder, [StoredPiece(_piece_folder(folder, number), file) for number in range(len(whole))])
         else:
             say("tokens.found", folder=folder)
@@ -151,18 +151,20 @@ class _NewPiece:
         self.counts.add(conversations)
         self.num_conversations += len(conversations)
 
-    def seal(self, folder: Path) -> None:
-        """Write it."""
+    def seal(self, folder: Path, *, first: int) -> dict[str, Any]:
+        """Write it; gives what the arrays do not hold.
+
+        Args:
+            folder: where it belongs.
+            first: conversations in the pieces before it.
+        """
         arrays: dict[str, NDArray[Any]] = {
             "tokens": np.array(self.tokens, dtype=np.int32),
             "table": np.array(self.table, dtype=np.int32).reshape(-1, 4),
             "counted": np.array([self.counts.asked, self.counts.said], dtype=np.uint64),
         }
-        sealed.seal(folder, arrays, self.about())
-
-    def about(self) -> dict[str, Any]:
-        """What the arrays do not hold."""
-        return {
+        about = {
+            "first": first,
             "num_conversations": self.num_conversations,
             "findings": findings_as_json(self.tokenized.findings),
             "num_dropped": self.tokenized.num_dropped,
@@ -170,6 +172,8 @@ class _NewPiece:
             "kinds": dict(self.counts.kinds),
             "facts": sorted(self.counts.facts),
         }
+        sealed.seal(folder, arrays, about)
+        return about
 
 
 def _pieces(conversations: Sequence[Conversation], label: Label) -> Iterator[_NewPiece]:
@@ -184,11 +188,11 @@ def _pieces(conversations: Sequence[Conversation], label: Label) -> Iterator[_Ne
 
 
 def _whole_pieces(folder: Path) -> Iterator[dict[str, Any]]:
-    """What is known of each piece, up to the first that is not whole."""
-    number = 0
-    while (about := sealed.unseal(_piece_folder(folder, number))) is not None:
+    """What is known of each piece, up to the first that is not whole or does not begin where the one before it ends."""
+    number = num_done = 0
+    while (about := sealed.unseal(_piece_folder(folder, number))) is not None and about["first"] == num_done:
         yield about
-        number += 1
+        number, num_done = number + 1, num_done + about["num_conversations"]
 
 
 def _say_beginning(folder: Path, was_finished: bool, num_done: int, num_rows: int) -> None:
