@@ -48,15 +48,15 @@ def main() -> None:
 def write_rows(file: Path, *, num_rows: int, seed: int) -> Path:
     """A file of random rows."""
     draw = random.Random(seed)
-    clauses = _clauses()
+    known = clauses()
     lines: list[str] = []
     for number in range(num_rows):
         if lines and number % ONE_IN == 0:
             lines.append(draw.choice(lines))
             continue
         length = draw.randint(SHORTEST, LONGEST)
-        question = _text(draw, clauses, length // 3)
-        row = {"instruction": question, "input": "", "output": _text(draw, clauses, length - len(question))}
+        question = text_of(draw, known, length // 3)
+        row = {"instruction": question, "input": "", "output": text_of(draw, known, length - len(question))}
         lines.append(json.dumps(row, ensure_ascii=False))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
@@ -81,7 +81,7 @@ def measure(command: list[str], output: Path) -> dict[str, float | int]:
     }
 
 
-def _clauses() -> list[str]:
+def clauses() -> list[str]:
     """The clauses of the packaged examples' questions and answers."""
     rows = [
         row for name in ("law_data.json", "instruct_tiny.jsonl") for row in load_dataset(example(name)).conversations
@@ -91,10 +91,11 @@ def _clauses() -> list[str]:
     return sorted({piece for piece in pieces if piece})
 
 
-def _text(draw: random.Random, clauses: list[str], length: int) -> str:
+def text_of(draw: random.Random, known: list[str], length: int) -> str:
+    """So many letters of clauses."""
     text = ""
     while len(text) < length:
-        text += draw.choice(clauses)
+        text += draw.choice(known)
     return text[:length]
 
 

@@ -257,10 +257,6 @@ ELSEWHERE: dict[str, dict[Language, str]] = {
         "en": "on a laptop: close the lid for some minutes during `pangzhu train`",
         "zh": "在笔记本上：运行 `pangzhu train` 时合上盖子几分钟",
     },
-    "C8": {
-        "en": "some minutes, and for 1 GB an hour: `python -m benchmarks.check_scale` with --rows; prints the peak of memory",
-        "zh": "几分钟，1 GB 则要一小时：`python -m benchmarks.check_scale`，用 --rows 指定行数；会打印内存峰值",
-    },
 }
 
 WORDS: dict[Language, dict[str, str]] = {

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pangzhu.fast.techniques import Techniques
 from pangzhu.fast.workspace import Workspace
 from pangzhu.plan import StepPlan, plan_steps
 from pangzhu.progress import Progress, StepReport
+from pangzhu.step import measure_rows
 from pangzhu.tokenization import TokenizedDataset, TokenizedExample
 from pangzhu.trainer import RowTrainer, confirm_learned
 from tests.conftest import build_lora, examples, silently
@@ -384,6 +385,15 @@ def test_the_learned_count_is_what_a_pass_over_the_rows_finds(tmp_path: Path) ->
     assert confirm_learned(model, list(enumerate(rows)), 1) == confirm_learned(model, list(enumerate(rows)), 1024)
 
 
+def test_rows_that_are_looked_at_in_lots_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = build_lora(), list(enumerate(examples(5, 6, 7, 8, 9)))
+    together = measure_rows(model, rows, 1024)
+    monkeypatch.setattr("pangzhu.step.TOKENS_TOGETHER", 11)
+    apart = measure_rows(model, iter(rows), 1024)
+    assert [outcome.row_index for outcome in apart] == list(range(5))
+    assert [outcome.loss for outcome in apart] == pytest.approx([outcome.loss for outcome in together], rel=1e-5)
+
+
 def test_learned_rows_are_found_without_moving_anything() -> None:
     model, rows = build_lora(lora_dropout=0.5), examples(5, 6)
     state = torch.get_rng_state()
@@ -526,9 +536,9 @@ def test_few_missing_rows_are_looked_at_again_at_the_end_of_a_pass(
     """A row counts as it was when last seen: the first of a pass may have been learned by the end of it."""
     asked: list[list[int]] = []
 
-    def confirm(_: Any, rows: list[tuple[int, TokenizedExample]], *__: Any) -> dict[int, bool]:
+    def confirm(_: Any, rows: Iterable[tuple[int, TokenizedExample]], *__: Any) -> dict[int, bool]:
         asked.append([index for index, _ in rows])
-        return {index: True for index, _ in rows}
+        return dict.fromkeys(asked[-1], True)
 
     monkeypatch.setattr("pangzhu.trainer.confirm_learned", confirm)
     config = config_for(tmp_path, until_learned=True, max_steps=40, per_device_train_batch_size=2)

@@ -4,7 +4,6 @@ Counted once, before training, from the rows as they were labelled; told then, k
 model card. The rows themselves stay where they are.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from pangzhu.check.distribution import Distribution
 from pangzhu.data import Dataset, Finding
 from pangzhu.data.findings import count_bad_rows
-from pangzhu.data.quality import CONTRADICTION, find_repeats
 from pangzhu.preparation import PreparedRows
 
 
@@ -91,9 +89,6 @@ class DataSummary:
 def summarize(rows: PreparedRows) -> DataSummary:
     """The figures of one row or more."""
     dataset, tokenized = rows.dataset, rows.tokenized
-    repeats = find_repeats(dataset.conversations).warnings
-    num_contradictions = sum(warning.key == CONTRADICTION for warning in repeats)
-    kinds = Counter(kind for row in dataset.conversations if (kind := row.field("kind")))
     return DataSummary(
         file=_file(dataset, rows.findings),
         replay=_file(dataset.replay, rows.replay_findings) if dataset.replay else None,
@@ -104,11 +99,11 @@ def summarize(rows: PreparedRows) -> DataSummary:
         num_supervised=tokenized.num_supervised,
         num_dropped=tokenized.num_dropped,
         num_truncated=tokenized.num_truncated,
-        num_duplicates=len(repeats) - num_contradictions,
-        num_contradictions=num_contradictions,
-        num_facts=len({row.field("fact") for row in dataset.conversations} - {None}),
-        kinds=dict(kinds),
-        lengths=Distribution.of([len(example.input_ids) for example in tokenized.examples]),
+        num_duplicates=rows.counts.num_duplicates,
+        num_contradictions=rows.counts.num_contradictions,
+        num_facts=len(rows.counts.facts),
+        kinds=dict(rows.counts.kinds),
+        lengths=Distribution.of(tokenized.lengths),
     )
 
 

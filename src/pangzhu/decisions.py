@@ -72,7 +72,7 @@ class Outlook:
 def bound_caches(config: TrainConfig, rows: PreparedRows) -> None:
     """Bound what oneDNN keeps, where the fast path asks for it; before the process multiplies for the first time."""
     if config.fast == "on" and "memory" not in config.fast_without:
-        lengths = {len(row.input_ids) for row in rows.tokenized.examples}
+        lengths = set(rows.tokenized.lengths)
         memory.bound_kernel_caches(min(len(lengths), config.per_device_train_batch_size))
 
 
@@ -108,7 +108,7 @@ def look_ahead(config: TrainConfig, base: PreparedBase, rows: PreparedRows) -> O
     free_bytes = _free_bytes(device)
     budget = config.token_budget or plan.choose_token_budget(planned, free_bytes=free_bytes)
     largest = plan.largest_micro_batch(
-        [len(row.input_ids) for row in tokenized.examples],
+        tokenized.lengths,
         rows_per_batch=config.per_device_train_batch_size,
         token_budget=budget,
     )

@@ -204,11 +204,12 @@ def useful_flops(shape: ModelShape, stream: Stream, *, num_supervised: int, num_
 def draw_sample(examples: Sequence[TokenizedExample], options: OptimizationOptions, counter: WorkCounter) -> Sample:
     """Steps of a pass, the rows in a drawn order: all of them, the last smaller one too, or those of
     about `MOST_SAMPLED_ROWS` rows."""
-    order = list(enumerate(examples))
+    order = list(range(len(examples)))
     random.Random(options.seed).shuffle(order)
     size, accumulated = options.per_device_train_batch_size, options.gradient_accumulation_steps
     rows_per_step = size * accumulated
-    rows = order[: max(1, MOST_SAMPLED_ROWS // rows_per_step) * rows_per_step]
+    chosen = order[: max(1, MOST_SAMPLED_ROWS // rows_per_step) * rows_per_step]
+    rows = [(index, examples[index]) for index in chosen]
     batches = [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
     groups = [tuple(batches[start : start + accumulated]) for start in range(0, len(batches), accumulated)]
     steps = tuple(PlannedStep(group) for group in groups)

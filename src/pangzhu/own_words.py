@@ -23,6 +23,7 @@ from pangzhu.config import GenerationOptions, TrainConfig
 from pangzhu.decisions import bound_caches, choose_precision
 from pangzhu.engines.transformers import BASE, TransformersEngine
 from pangzhu.errors import DataError
+from pangzhu.measured_rows import joined_rows
 from pangzhu.messages import say
 from pangzhu.model import base_fingerprint, load_base
 from pangzhu.preparation import PreparedBase, PreparedRows, decide_device, max_seq_length
@@ -66,7 +67,7 @@ def add_own_words(rows: PreparedRows, config: TrainConfig, base: PreparedBase) -
     tokenized = rows.tokenized
     joined = replace(
         tokenized,
-        examples=(*tokenized.examples, *own),
+        examples=joined_rows((tokenized.examples, tuple(own))),
         num_replay=tokenized.num_replay + len(own),
         num_held=len(own),
     )

@@ -1,16 +1,24 @@
 """Everything between a configuration and the first step: base, tokenizer, rows, labels proven, steps planned.
 
-`train` and `check` share it, so that what is checked is what is trained. Nothing here loads the model's weights.
+`train` and `check` share it, so that what is checked is what is trained. Nothing here loads the model's weights. The rows of
+a large file are read, counted and tokenized as they pass by; what is known of them then is on the disk (`pangzhu.row_index`,
+`pangzhu.token_store`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pangzhu import checkpoint
+from pangzhu import checkpoint, row_index, sealed, storage, token_store
 from pangzhu.config import DataOptions, Device, ModelOptions, TrainConfig
 from pangzhu.data import Conversation, Dataset, find_problems
+from pangzhu.data.counts import RowCounts
 from pangzhu.data.findings import BadRowsError, Finding, TooManyBadRowsError, may_skip
+from pangzhu.data.line_file import open_lines
+from pangzhu.data.row_check import Rules
+from pangzhu.data.rows_on_disk import RowsOnDisk
 from pangzhu.errors import DataError, ResourceError, UsageError
 from pangzhu.examples import example
 from pangzhu.messages import say
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NO_ROWS = TokenizedDataset((), ())
+TEXTS = (".json", ".txt", ".model", ".jinja")  # of a base's folder, what its tokenizer may depend on
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +47,15 @@ class PreparedBase:
 @dataclass(frozen=True, slots=True)
 class PreparedRows:
     """A dataset read and tokenized. `findings` are its rows that cannot be trained on, from reading and labelling;
-    `replay_findings` are those of the replay file; `validation` are rows that are measured and never trained."""
+    `replay_findings` are those of the replay file; `validation` are rows that are measured and never trained; `counts` are of
+    the dataset's own rows."""
 
     dataset: Dataset
     tokenized: TokenizedDataset
     findings: tuple[Finding, ...]
     replay_findings: tuple[Finding, ...] = ()
     validation: TokenizedDataset = NO_ROWS
+    counts: RowCounts = field(default_factory=RowCounts)
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:
@@ -87,7 +98,7 @@ def read_dataset(options: DataOptions) -> Dataset:
     if path is None:
         path = example("instruct_tiny.jsonl")
         say("data.packaged_examples", path=path)
-    dataset = find_problems(path, allow_control_tokens=options.allow_control_tokens)
+    dataset = _read(path, Rules(allow_control_tokens=options.allow_control_tokens))
     return replace(dataset, replay=_read_replay(options), validation=_read_validation(options))
 
 
@@ -99,22 +110,57 @@ def label_rows(dataset: Dataset, options: DataOptions, base: PreparedBase) -> Pr
         UsageError: `--max_seq_length` is longer than the model's context.
         DataError: as `label_validation`.
     """
-    own, findings = _labelled(dataset, options, base)
-    beside, replay_findings = _labelled(_answered(dataset.replay), options, base) if dataset.replay else (NO_ROWS, ())
+    own, counts = _labelled(dataset, options, base)
+    findings = in_file_order((*dataset.rejected, *own.findings))
+    beside, replay_findings = NO_ROWS, tuple[Finding, ...]()
+    if dataset.replay:
+        beside, _ = _labelled(_answered(dataset.replay), options, base)
+        replay_findings = in_file_order((*dataset.replay.rejected, *beside.findings))
     tokenized = replace(joined((own, beside)), num_replay=len(beside.examples))
-    return PreparedRows(dataset, tokenized, findings, replay_findings, label_validation(dataset, options, base))
+    validation = label_validation(dataset, options, base)
+    return PreparedRows(dataset, tokenized, findings, replay_findings, validation, counts)
 
 
-def _labelled(
-    dataset: Dataset, options: DataOptions, base: PreparedBase
-) -> tuple[TokenizedDataset, tuple[Finding, ...]]:
-    """The rows of one file, and all its findings."""
-    tokenized = joined(part for _, part in label_in_batches(dataset, options, base))
-    return tokenized, in_file_order((*dataset.rejected, *tokenized.findings))
+def _labelled(dataset: Dataset, options: DataOptions, base: PreparedBase) -> tuple[TokenizedDataset, RowCounts]:
+    """The rows of one file, and what was counted of them; those that stay on the disk as tokens on the disk."""
+    rows = dataset.conversations
+    if isinstance(rows, RowsOnDisk):
+
+        def label(some: Sequence[Conversation]) -> Iterator[token_store.Batch]:
+            return label_in_batches(replace(dataset, conversations=some), options, base)
+
+        folder = sealed.folder_for(_key(dataset.sha256, rows.rules, options, base))
+        return token_store.kept_or_made(folder, rows, label, file=dataset.path)
+    counts = RowCounts()
+    parts = []
+    for batch, part in label_in_batches(dataset, options, base):
+        counts.add(batch)
+        parts.append(part)
+    return joined(parts), counts
+
+
+def _key(data_sha256: str, rules: Rules, options: DataOptions, base: PreparedBase) -> dict[str, object]:
+    """All that the tokens of a file depend on."""
+    texts = sorted(path for path in base.source.folder.iterdir() if path.suffix in TEXTS)
+    return {
+        "kind": "tokens",
+        "format": token_store.FORMAT,
+        "data": data_sha256,
+        "rules": asdict(rules),
+        "tokenizer": {path.name: storage.sha256_of(path) for path in texts},
+        "versions": [version("transformers"), version("tokenizers")],
+        "contract": base.contract.to_json(),
+        "max_seq_length": max_seq_length(options, base),
+        "overlong": options.overlong,
+        "train_on": options.train_on,
+    }
 
 
 def _answered(dataset: Dataset) -> Dataset:
-    return replace(dataset, conversations=tuple(row for row in dataset.conversations if row.answer is not None))
+    rows = dataset.conversations
+    if isinstance(rows, RowsOnDisk):
+        return replace(dataset, conversations=rows.answered())
+    return replace(dataset, conversations=tuple(row for row in rows if row.answer is not None))
 
 
 def label_validation(dataset: Dataset, options: DataOptions, base: PreparedBase) -> TokenizedDataset:
@@ -177,6 +223,13 @@ def require_trainable(rows: PreparedRows, *, skip_bad: bool = False) -> None:
         raise DataError("error.data.nothing_to_learn", where=str(rows.dataset.path))
 
 
+def _read(path: Path, rules: Rules) -> Dataset:
+    """A file's rows, those of a large one as an earlier call left them."""
+    if (lines := open_lines(path)) is not None:
+        return row_index.kept_or_read(lines, rules)
+    return find_problems(path, require_answer=rules.require_answer, allow_control_tokens=rules.allow_control_tokens)
+
+
 def _read_replay(options: DataOptions) -> Dataset | None:
     """The replay file, whose rows may do without an answer; None where there is no file.
 
@@ -185,13 +238,13 @@ def _read_replay(options: DataOptions) -> Dataset | None:
     """
     if options.replay_path is None:
         return None
-    read = find_problems(options.replay_path, require_answer=False, allow_control_tokens=options.allow_control_tokens)
+    read = _read(options.replay_path, Rules(False, options.allow_control_tokens))
     if read.rejected and not options.skip_bad:
         raise BadRowsError(read.rejected, num_rows=read.num_rows)
     return read
 
 
-def _read_validation(options: DataOptions) -> tuple[Conversation, ...]:
+def _read_validation(options: DataOptions) -> Sequence[Conversation]:
     """The rows of the validation file, of which none may be bad; none where there is no file.
 
     Raises:

@@ -84,7 +84,7 @@ class RunPlan:
         outlook = self.outlook
         pieces = (
             advice.on_steps(self.steps, self.config),
-            advice.on_long_rows([len(row.input_ids) for row in self.tokenized.examples]),
+            advice.on_long_rows(self.tokenized.lengths),
             advice.on_batches(self.steps, self.config, sample=self.sample, token_budget=outlook.decisions.token_budget),
             advice.on_memory(
                 outlook.memory,

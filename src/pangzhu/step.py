@@ -12,7 +12,7 @@ A row of the base's own words is held to the base instead: its loss is how far t
 the base has there, and moving nothing costs nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LEARNED_MARGIN = 0.1  # nats, at the least, between the right token and the best wrong one
+TOKENS_TOGETHER = 1 << 18  # of a pass over many rows, from which on rows are computed before others are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def forward_rows(
 
 def measure_rows(
     model: "PreTrainedModel",
-    rows: Sequence[tuple[int, TokenizedExample]],
+    rows: Iterable[tuple[int, TokenizedExample]],
     token_budget: int,
     fast: FastPath | None = None,
 ) -> list[RowOutcome]:
@@ -125,16 +126,31 @@ def measure_rows(
 
     Args:
         model: base, with or without adapters.
-        rows: each with its index.
+        rows: each with its index; they are taken as they come, about `TOKENS_TOGETHER` at a time.
         token_budget: most tokens of a micro-batch.
         fast: the model's fast path; None takes the reference path.
     """
     outcomes: list[RowOutcome] = []
     model.eval()
     with torch.no_grad():
-        for piece in split_rows(lay_end_to_end(rows), token_budget, fast):
-            outcomes += forward_rows(model, piece.to(model.device), fast).rows
+        for some in _lots(rows):
+            for piece in split_rows(lay_end_to_end(some), token_budget, fast):
+                outcomes += forward_rows(model, piece.to(model.device), fast).rows
     return sorted(outcomes, key=lambda outcome: outcome.row_index)  # the longest come first in their pieces
+
+
+def _lots(rows: Iterable[tuple[int, TokenizedExample]]) -> Iterator[list[tuple[int, TokenizedExample]]]:
+    """The rows in lots that fit in memory whatever their number."""
+    lot: list[tuple[int, TokenizedExample]] = []
+    num_tokens = 0
+    for index, row in rows:
+        lot.append((index, row))
+        num_tokens += len(row.input_ids)
+        if num_tokens >= TOKENS_TOGETHER:
+            yield lot
+            lot, num_tokens = [], 0
+    if lot:
+        yield lot
 
 
 def predict_rows(model: "PreTrainedModel", batch: MicroBatch, fast: FastPath | None) -> Predictions:

@@ -21,6 +21,7 @@ from pangzhu.config import Overlong, TrainOn
 from pangzhu.data.conversation import Conversation, Location, Role, Turn
 from pangzhu.data.findings import Finding
 from pangzhu.errors import ModelError
+from pangzhu.measured_rows import MeasuredRows, joined_rows, lengths_of, supervised_of
 from pangzhu.template import PromptContract, control_token_ids, is_plain, render, render_plain
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ class TokenizedExample:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedDataset:
-    """All rows; `findings` hold what could not be proven, the counts what was left out on request. The last `num_replay`
-    examples are trained beside the others and are not what is to be learned; of these the last `num_held` are the base's own
-    words."""
+    """All rows, in memory or read when they are asked for; `findings` hold what could not be proven, the counts what was left
+    out on request. The last `num_replay` examples are trained beside the others and are not what is to be learned; of these the
+    last `num_held` are the base's own words."""
 
-    examples: tuple[TokenizedExample, ...]
+    examples: Sequence[TokenizedExample]
     findings: tuple[Finding, ...]
     num_dropped: int = 0
     num_truncated: int = 0
@@ -67,18 +68,25 @@ class TokenizedDataset:
         return len(self.examples) - self.num_replay
 
     @property
+    def lengths(self) -> Sequence[int]:
+        """Tokens of each row."""
+        return lengths_of(self.examples)
+
+    @property
     def num_tokens(self) -> int:
         """Tokens of one pass over the rows."""
-        return sum(len(example.input_ids) for example in self.examples)
+        return sum(self.lengths)
 
     @property
     def num_supervised(self) -> int:
         """Learned tokens of one pass over the rows."""
-        return sum(example.num_supervised for example in self.examples)
+        return sum(supervised_of(self.examples))
 
     @property
     def sha256(self) -> str:
         """Fingerprint of what is learned: every row's ids and labels, in order."""
+        if isinstance(self.examples, MeasuredRows) and self.examples.sha256:
+            return self.examples.sha256
         digest = hashlib.sha256()
         for example in self.examples:
             digest.update(repr((example.input_ids, example.labels)).encode())
@@ -87,7 +95,7 @@ class TokenizedDataset:
     @property
     def longest(self) -> int:
         """Tokens of the longest row."""
-        return max((len(example.input_ids) for example in self.examples), default=0)
+        return max(self.lengths, default=0)
 
 
 class LabelProofError(ValueError):
@@ -258,7 +266,7 @@ def joined(datasets: Iterable[TokenizedDataset]) -> TokenizedDataset:
     """Several lots of rows as one."""
     parts = list(datasets)
     return TokenizedDataset(
-        tuple(chain.from_iterable(part.examples for part in parts)),
+        joined_rows([part.examples for part in parts]),
         tuple(chain.from_iterable(part.findings for part in parts)),
         sum(part.num_dropped for part in parts),
         sum(part.num_truncated for part in parts),

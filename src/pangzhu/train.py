@@ -14,7 +14,8 @@ import gc
 import os
 import time
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import accumulate
+from heapq import nsmallest
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from pangzhu.config import ModelOptions, RunOptions, TrainConfig, ValidationOpti
 from pangzhu.data_summary import DataSummary, summarize
 from pangzhu.decisions import Decisions, bound_caches, choose_path, decide, load_model, plan_run_disk
 from pangzhu.errors import DivergedError, UsageError, VerificationError
+from pangzhu.measured_rows import lengths_of
 from pangzhu.messages import say, text
 from pangzhu.model import base_fingerprint, trainable_parameters
 from pangzhu.own_words import add_own_words, hold_to_base
@@ -302,8 +304,8 @@ def _decide(
 
 def _confirm(model: "PeftModel", rows: PreparedRows, token_budget: int, fast: "FastPath | None") -> list[bool]:
     say("train.confirming")
-    counted = rows.tokenized.examples[: rows.tokenized.num_counted]
-    learned = confirm_learned(model, list(enumerate(counted)), token_budget, fast)
+    counted = islice(enumerate(rows.tokenized.examples), rows.tokenized.num_counted)
+    learned = confirm_learned(model, counted, token_budget, fast)
     return [learned[index] for index in range(len(learned))]
 
 
@@ -388,6 +390,7 @@ def stage_adapter(
 
 def choose_proof_rows(examples: "Sequence[TokenizedExample]") -> "list[TokenizedExample]":
     """The shortest rows, as many as a proof needs and `MOST_PROOF_TOKENS` hold; one at the least."""
-    shortest = sorted(examples, key=lambda example: len(example.input_ids))[:NUM_PROOF_ROWS]
+    lengths = lengths_of(examples)
+    shortest = [examples[index] for index in nsmallest(NUM_PROOF_ROWS, range(len(lengths)), key=lengths.__getitem__)]
     ends = accumulate(len(example.input_ids) for example in shortest)
     return shortest[: max(1, sum(end <= MOST_PROOF_TOKENS for end in ends))]

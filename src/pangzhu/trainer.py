@@ -8,7 +8,7 @@ Left to others: the forward pass (`pangzhu.step`), what the validation rows say 
 the loop (`pangzhu.train`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,7 +251,7 @@ def training_arguments(config: TrainConfig, num_steps: int, *, on_cpu: bool) -> 
 
 
 def confirm_learned(
-    model: "PeftModel", rows: Sequence[tuple[int, TokenizedExample]], token_budget: int, fast: FastPath | None = None
+    model: "PeftModel", rows: Iterable[tuple[int, TokenizedExample]], token_budget: int, fast: FastPath | None = None
 ) -> dict[int, bool]:
     """Whether each row, by its index, is learned with the weights as they are: one teacher-forced pass without dropout."""
     return {outcome.row_index: outcome.learned for outcome in measure_rows(model, rows, token_budget, fast)}
@@ -356,6 +356,6 @@ class _RunCallback(TrainerCallback):  # type: ignore[misc]  # transformers' clas
         return progress.confirmed
 
     def _look_again(self, model: "PeftModel", indices: Iterable[int]) -> None:
-        rows = [(index, self._progress.examples[index]) for index in indices]
+        rows = ((index, self._progress.examples[index]) for index in indices)
         for index, learned in confirm_learned(model, rows, self._token_budget, self._fast).items():
             self._progress.learned[index] = learned

@@ -130,8 +130,8 @@ class Validation:
         )
         if rows.num_dropped or rows.num_truncated:
             say("train.overlong", dropped=rows.num_dropped, truncated=rows.num_truncated)
-        trained = (*dataset.conversations, *(dataset.replay.conversations if dataset.replay else ()))
-        if shared := list(find_overlaps(trained, dataset.validation)):
+        files = (dataset, dataset.replay) if dataset.replay else (dataset,)
+        if shared := [same for file in files for same in find_overlaps(file.conversations, dataset.validation)]:
             say("validation.overlap", num_rows=len(shared), first=shared[0].location, other=shared[0].other)
 
     def is_due(self, step: int, *, finished: bool) -> bool:

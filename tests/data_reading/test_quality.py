@@ -99,8 +99,8 @@ def test_personal_data_is_warned_of_once_a_row_wherever_it_stands() -> None:
 
 
 def test_a_row_that_asks_first_is_a_first() -> None:
-    firsts = find_repeats(rows(("q", "a"), ("q", "a"), ("q", "b"), ("r", "a"))).firsts
-    assert [row.location.line for row in firsts] == [1, 4]
+    are_first = find_repeats(rows(("q", "a"), ("q", "a"), ("q", "b"), ("r", "a"))).are_first
+    assert are_first == [True, False, False, True]
 
 
 def test_warnings_stand_by_kind_and_then_by_row() -> None:

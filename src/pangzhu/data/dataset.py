@@ -1,19 +1,26 @@
 """A file to a dataset: every conversation, every finding, and what the record of a run needs to know of the file.
 
 `find_problems` reads to the end and refuses no row: bad ones stand in `rejected`. `load_dataset` refuses the dataset if a
-row is bad, with all findings at once. Not here: leaving bad rows out (`findings.may_skip`, `pangzhu.preparation`).
+row is bad, with all findings at once. Of a large file of JSON lines the rows stay on the disk (`rows_on_disk`); they are read
+again where they are asked for. Not here: leaving bad rows out (`findings.may_skip`, `pangzhu.preparation`).
 
 Try it: `load_dataset(Path("data/raw/instruct_tiny.jsonl")).conversations[0].answer`.
 """
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from pangzhu.data.conversation import Conversation
 from pangzhu.data.findings import BadRowsError, Finding, Notice, visible
 from pangzhu.data.formats import Converted, convert_row
+from pangzhu.data.line_file import LineFile, open_lines
 from pangzhu.data.reading import Layout, Source, open_source, read_rows
 from pangzhu.data.row_check import Rules
+from pangzhu.data.rows_on_disk import Index, RowsOnDisk, rows_with_starts
 from pangzhu.errors import DataError
 
 
@@ -22,7 +29,7 @@ class Dataset:
     """What was read of a file.
 
     Args:
-        conversations: the good rows, in file order.
+        conversations: the good rows, in file order; those of a large file are read at each pass over them.
         path: the file.
         layout: how its rows are laid out.
         format_name: `alpaca`, `messages`, `conversations`; several are joined by `+`.
@@ -35,7 +42,7 @@ class Dataset:
         validation: rows of another file that are measured and never trained.
     """
 
-    conversations: tuple[Conversation, ...] = field(repr=False)
+    conversations: Sequence[Conversation] = field(repr=False)
     path: Path
     layout: Layout
     format_name: str
@@ -45,7 +52,7 @@ class Dataset:
     notices: tuple[Notice, ...] = ()
     rejected: tuple[Finding, ...] = ()
     replay: "Dataset | None" = field(default=None, repr=False)
-    validation: tuple[Conversation, ...] = field(default=(), repr=False)
+    validation: Sequence[Conversation] = field(default=(), repr=False)
 
 
 def load_dataset(path: Path, *, require_answer: bool = True) -> Dataset:
@@ -76,14 +83,36 @@ def find_problems(path: Path, *, require_answer: bool = True, allow_control_toke
     Raises:
         DataError: the file cannot be read or has no rows.
     """
-    source = open_source(Path(path))
     rules = Rules(require_answer, allow_control_tokens)
+    file = open_lines(Path(path))
+    return _read_whole(Path(path), rules) if file is None else read_lines(file, rules)[0]
+
+
+def read_lines(file: LineFile, rules: Rules) -> tuple[Dataset, Index]:
+    """As `find_problems`, of a large file: the texts of its rows are not kept; and the index of the good ones."""
     tally = _Tally()
+    places = array("q")
+    for start, raw in rows_with_starts(file):
+        converted = convert_row(raw, rules)
+        tally.add(converted, is_row=True)
+        if converted.conversation:
+            places.extend((start, raw.location.line or 0, raw.location.row))
+    index = np.array(places, dtype=np.int64).reshape(-1, 3)
+    return tally.dataset(file, RowsOnDisk(file, index, rules)), index
+
+
+def _read_whole(path: Path, rules: Rules) -> Dataset:
+    source = open_source(path)
+    tally = _Tally()
+    conversations: list[Conversation] = []
     for raw in read_rows(source):
-        tally.add(convert_row(raw, rules), is_row=raw.location.row > 0)
+        converted = convert_row(raw, rules)
+        tally.add(converted, is_row=raw.location.row > 0)
+        if converted.conversation:
+            conversations.append(converted.conversation)
     if not tally.num_rows and not tally.findings:
         raise DataError("error.data.no_rows", where=str(path))
-    return tally.dataset(source)
+    return tally.dataset(source, tuple(conversations))
 
 
 class _Tally:
@@ -92,10 +121,11 @@ class _Tally:
     def __init__(self) -> None:
         self.num_rows = 0
         self.findings: list[Finding] = []
-        self._conversations: list[Conversation] = []
         self._formats: dict[str, None] = {}
+        self._extra: dict[str, None] = {}
         self._control_tokens: set[str] = set()
-        self._with_control_tokens: list[Conversation] = []
+        self._num_with_control_tokens = 0
+        self._first_with_control_tokens = ""
 
     def add(self, converted: Converted, *, is_row: bool) -> None:
         """Count one row in, or one fault of the file."""
@@ -104,15 +134,18 @@ class _Tally:
         if converted.format_name:
             self._formats[converted.format_name] = None
         if converted.conversation:
-            self._conversations.append(converted.conversation)
+            self._extra |= dict.fromkeys(name for name, _ in converted.conversation.extra)
             if converted.control_tokens:
                 self._control_tokens.update(converted.control_tokens)
-                self._with_control_tokens.append(converted.conversation)
+                self._num_with_control_tokens += 1
+                self._first_with_control_tokens = self._first_with_control_tokens or str(
+                    converted.conversation.location
+                )
 
-    def dataset(self, source: Source) -> Dataset:
+    def dataset(self, source: Source | LineFile, conversations: Sequence[Conversation]) -> Dataset:
         """All of it, put together."""
         return Dataset(
-            conversations=tuple(self._conversations),
+            conversations=conversations,
             path=source.path,
             layout=source.layout,
             format_name="+".join(self._formats),
@@ -125,15 +158,14 @@ class _Tally:
 
     def _notices(self) -> list[Notice]:
         notices = []
-        if self._with_control_tokens:
+        if self._num_with_control_tokens:
             values: dict[str, object] = {
-                "num_rows": len(self._with_control_tokens),
+                "num_rows": self._num_with_control_tokens,
                 "tokens": ", ".join(sorted(self._control_tokens)),
-                "first": str(self._with_control_tokens[0].location),
+                "first": self._first_with_control_tokens,
             }
             notices.append(Notice("data.control_tokens", values))
-        extra = dict.fromkeys(name for conversation in self._conversations for name, _ in conversation.extra)
-        if extra:
-            names = ", ".join(visible(name, limit=30) for name in list(extra)[:12])
+        if self._extra:
+            names = ", ".join(visible(name, limit=30) for name in list(self._extra)[:12])
             notices.append(Notice("data.extra_fields", {"names": names}))
         return notices

@@ -33,10 +33,11 @@ def line_rows(text: str, file: Path) -> Iterator[RawRow]:
     for number, line in enumerate(StringIO(text), start=1):
         if line.strip(BLANK):
             row += 1
-            yield _line_row(decoder, line, location=Location(file, number, row))
+            yield line_row(decoder, line, location=Location(file, number, row))
 
 
-def _line_row(decoder: StrictDecoder, line: str, *, location: Location) -> RawRow:
+def line_row(decoder: StrictDecoder, line: str, *, location: Location) -> RawRow:
+    """The row that one line of JSON lines is."""
     start = skip_blanks(line, 0)
     try:
         decoded = decoder.decode(line, start, location=location)

@@ -4,14 +4,21 @@ Training accepts all of it, so these are warnings, each with its row. A row is g
 exact duplicate (every turn the same), near duplicate (question and answer the same but for case, width, white space and
 punctuation, or both at least 80% alike: `pangzhu.data.similarity`), contradiction (the same question, another answer).
 
-Left to others: what cannot be trained on (`pangzhu.data.findings`).
+Rows may be on the disk and stay there: a pass keeps hashes of them, and reads again the few that it compares. Left to
+others: what cannot be trained on (`pangzhu.data.findings`).
 
 Try it: `[str(warning) for warning in find_warnings(load_dataset(Path("my.jsonl")).conversations)]`.
 """
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain, compress
+
+import numpy as np
 
 from pangzhu.data.conversation import Conversation, Location
 from pangzhu.data.personal import BANK_CARD, EMAIL, IDENTITY, PHONE, find_personal
@@ -62,17 +69,16 @@ class RowWarning:
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Rows that repeat or contradict an earlier one; `firsts` are those that ask a question first."""
+    """Rows that repeat or contradict an earlier one; `are_first` says of every row whether it asks its question first."""
 
     warnings: tuple[RowWarning, ...]
-    firsts: tuple["Folded", ...]
+    are_first: Sequence[bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
     """A row without what may differ by accident: everything before the answer, turn by turn, and the answer."""
 
-    location: Location
     question: str
     answer: str
 
@@ -80,7 +86,7 @@ class Folded:
     def of(cls, row: Conversation) -> "Folded":
         """A row, folded."""
         question = "\n".join(f"{turn.role}:{fold(turn.content)}" for turn in row.prompt)
-        return cls(row.location, question, fold(row.answer or ""))
+        return cls(question, fold(row.answer or ""))
 
 
 def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Conversation] = ()) -> tuple[RowWarning, ...]:
@@ -93,7 +99,7 @@ def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Convers
     repeats = find_repeats(conversations)
     found = [
         *repeats.warnings,
-        *_near_duplicates(repeats.firsts),
+        *_near_duplicates(conversations, repeats.are_first),
         *(find_overlaps(conversations, asked) if asked else ()),
         *(warning for conversation in conversations for warning in _personal(conversation)),
     ]
@@ -102,37 +108,57 @@ def find_warnings(conversations: Sequence[Conversation], asked: Sequence[Convers
 
 def find_repeats(conversations: Sequence[Conversation]) -> Repeats:
     """Rows that are the same as an earlier one, folded or as they stand, and rows that answer a question anew."""
-    warnings: list[RowWarning] = []
-    firsts: list[Folded] = []
-    exact: dict[object, Location] = {}
-    folded: dict[tuple[bytes, bytes], Location] = {}
-    asked: dict[bytes, Location] = {}
+    exact, folded, asked = array("Q"), array("Q"), array("Q")
     for conversation in conversations:
         row = Folded.of(conversation)
-        question, answer = _digest(row.question), _digest(row.answer)
-        earlier = (
-            (EXACT, exact.setdefault(conversation.turns, row.location)),
-            (NEAR, folded.setdefault((question, answer), row.location)),
-            (CONTRADICTION, asked.setdefault(question, row.location)),
-        )
-        found = next(((key, other) for key, other in earlier if other is not row.location), None)
-        if found:
-            warnings.append(RowWarning(found[0], row.location, found[1]))
-        else:
-            firsts.append(row)
-    return Repeats(tuple(warnings), tuple(firsts))
+        exact.append(digest(*chain.from_iterable((turn.role, turn.content) for turn in conversation.turns)))
+        folded.append(digest(row.question, row.answer))
+        asked.append(digest(row.question))
+    kinds = ((EXACT, _earliest(exact)), (NEAR, _earliest(folded)), (CONTRADICTION, _earliest(asked)))
+    found = [
+        next(((key, earliest[index]) for key, earliest in kinds if earliest[index] < index), None)
+        for index in range(len(asked))
+    ]
+    warnings = (
+        RowWarning(repeat[0], conversations[index].location, conversations[repeat[1]].location)
+        for index, repeat in enumerate(found)
+        if repeat
+    )
+    return Repeats(tuple(warnings), [repeat is None for repeat in found])
 
 
-def _near_duplicates(rows: Sequence[Folded]) -> Iterator[RowWarning]:
+def digest(*texts: str) -> int:
+    """Eight bytes in place of long texts: of 100,000 rows the texts themselves would take much memory."""
+    hashed = blake2b(digest_size=8)
+    for one in texts:
+        encoded = one.encode("utf-8", errors="surrogatepass")
+        hashed.update(len(encoded).to_bytes(8, "little") + encoded)
+    return int.from_bytes(hashed.digest(), "little")
+
+
+def _earliest(digests: "array[int]") -> "array[int]":
+    """For each digest the index of the first that is the same."""
+    _, first, inverse = np.unique(np.array(digests, dtype=np.uint64), return_index=True, return_inverse=True)
+    return array("q", first[inverse].astype(np.int64).tobytes())
+
+
+def _near_duplicates(conversations: Sequence[Conversation], are_first: Sequence[bool]) -> Iterator[RowWarning]:
     """Rows of which question and answer are both alike those of an earlier one."""
+    indices = array("q", compress(range(len(are_first)), are_first))
+
+    @lru_cache(maxsize=64)
+    def folded(place: int) -> Folded:
+        return Folded.of(conversations[indices[place]])
 
     def is_pair(later: int, earlier: int) -> bool:
-        one, other = rows[later], rows[earlier]
+        one, other = folded(later), folded(earlier)
         return alike(one.answer, other.answer) and alike(one.question, other.question)
 
+    rows = map(Folded.of, compress(conversations, are_first))
     texts = (f"{row.question}\n{row.answer}" for row in rows)
     for later, earlier in pair_up(texts, is_pair).items():
-        yield RowWarning(NEAR, rows[later].location, rows[earlier].location)
+        one, other = conversations[indices[later]], conversations[indices[earlier]]
+        yield RowWarning(NEAR, one.location, other.location)
 
 
 def find_overlaps(conversations: Sequence[Conversation], asked: Sequence[Conversation]) -> Iterator[RowWarning]:
@@ -143,18 +169,27 @@ def find_overlaps(conversations: Sequence[Conversation], asked: Sequence[Convers
         asked: rows that are only asked.
     """
     wanted = {fold(_last_question(row)): row.location for row in reversed(asked)}
+    references = list(wanted)
+    owners = array("q", [-1] * len(references))  # of each text that is compared, the row it stands in
     shared: dict[int, Location] = {}
-    texts, owners = list(wanted), [-1] * len(wanted)
-    for index, conversation in enumerate(conversations):
-        questions = [fold(turn.content) for turn in conversation.turns if turn.role == "user"]
-        if same := next((question for question in questions if question in wanted), None):
-            shared[index] = wanted[same]
-        else:
-            texts += questions
-            owners += [index] * len(questions)
-    pairs = pair_up(texts, lambda later, earlier: alike(texts[later], texts[earlier]), num_references=len(wanted))
+
+    def texts() -> Iterator[str]:
+        yield from references
+        for index, conversation in enumerate(conversations):
+            questions = _questions(conversation)
+            if same := next((question for question in questions if question in wanted), None):
+                shared[index] = wanted[same]
+            else:
+                owners.extend([index] * len(questions))
+                yield from questions
+
+    def is_pair(later: int, earlier: int) -> bool:
+        owner = owners[later]
+        return alike(_questions(conversations[owner])[later - bisect_left(owners, owner)], references[earlier])
+
+    pairs = pair_up(texts(), is_pair, num_references=len(references))
     for later, earlier in pairs.items():
-        shared.setdefault(owners[later], wanted[texts[earlier]])
+        shared.setdefault(owners[later], wanted[references[earlier]])
     for index, place in shared.items():
         yield RowWarning(OVERLAP, conversations[index].location, place)
 
@@ -168,9 +203,8 @@ def _personal(conversation: Conversation) -> Iterator[RowWarning]:
     return (RowWarning(key, conversation.location, shown=shown) for key, shown in found.items())
 
 
-def _digest(text: str) -> bytes:
-    """Sixteen bytes in place of a long text: of 100,000 rows the texts themselves would take much memory."""
-    return blake2b(text.encode("utf-8", errors="surrogatepass"), digest_size=16).digest()
+def _questions(conversation: Conversation) -> list[str]:
+    return [fold(turn.content) for turn in conversation.turns if turn.role == "user"]
 
 
 def _last_question(conversation: Conversation) -> str:

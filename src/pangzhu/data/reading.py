@@ -51,13 +51,7 @@ class Source:
     @property
     def notices(self) -> tuple[Notice, ...]:
         """What its owner should know about how the file was read."""
-        notices = []
-        if self.encoding != "UTF-8":
-            notices.append(Notice("data.read_as", {"file": self.path.name, "encoding": self.encoding}))
-        extension = self.path.suffix.lower()
-        if self.layout not in _EXTENSIONS.get(extension, (self.layout,)):
-            notices.append(Notice("data.wrong_extension", {"extension": extension, "layout": self.layout}))
-        return tuple(notices)
+        return notices_of(self.path, self.encoding, self.layout)
 
 
 def open_source(path: Path) -> Source:
@@ -72,6 +66,17 @@ def open_source(path: Path) -> Source:
     if not text.strip(json_rows.BLANK):
         raise DataError("error.data.empty", where=str(path))
     return Source(path, text, encoding, hashlib.sha256(raw).hexdigest(), tell_layout(text, path))
+
+
+def notices_of(path: Path, encoding: str, layout: Layout) -> tuple[Notice, ...]:
+    """What is worth knowing of a file's encoding, and of an extension that says something else than its content."""
+    notices = []
+    if encoding != "UTF-8":
+        notices.append(Notice("data.read_as", {"file": path.name, "encoding": encoding}))
+    extension = path.suffix.lower()
+    if layout not in _EXTENSIONS.get(extension, (layout,)):
+        notices.append(Notice("data.wrong_extension", {"extension": extension, "layout": layout}))
+    return tuple(notices)
 
 
 def read_rows(source: Source) -> Iterator[RawRow]:

@@ -38,8 +38,8 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Let one process at a time work on `name`; a second one says so and waits."""
+def locked(name: str, *, waiting: str = "source.waiting") -> Iterator[None]:
+    """Let one process at a time work on `name`; a second one says so, by the sentence `waiting`, and waits."""
     folder = cache_root() / "locks"
     with disk_errors(folder):
         storage.make_folder(folder)
@@ -47,7 +47,7 @@ def locked(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say("source.waiting", name=name)
+        say(waiting, name=name)
         lock.acquire()
     try:
         yield

@@ -25,6 +25,8 @@ MESSAGES = {
     "error.data.is_folder.fix": "Name the dataset file inside it.",
     "error.data.no_permission": "The system does not let us read the file.",
     "error.data.no_permission.fix": "Give yourself the right to read it, and close it in other programs.",
+    "error.data.changed": "The file was changed while it was being read.",
+    "error.data.changed.fix": "Let whatever writes to it finish, then give the command again.",
     "error.data.unreadable": "The file cannot be read: {reason}.",
     "error.data.unreadable.fix": "Check the path and the disk, or copy the file elsewhere first.",
     "error.data.empty": "The file is empty.",

@@ -23,6 +23,8 @@ MESSAGES = {
     "error.data.is_folder.fix": "请写出文件夹里那个数据文件的路径。",
     "error.data.no_permission": "系统不允许读取这个文件。",
     "error.data.no_permission.fix": "给自己加上读取权限；如果别的程序正打开着它，请先关闭。",
+    "error.data.changed": "读取期间文件被改动了。",
+    "error.data.changed.fix": "等写入它的程序结束，再运行同样的命令。",
     "error.data.unreadable": "读不了这个文件：{reason}。",
     "error.data.unreadable.fix": "检查路径和磁盘，或者先把文件复制到别处再试。",
     "error.data.empty": "文件是空的。",
