@@ -47,7 +47,7 @@ def test_the_smallest_factor_that_loses_no_row_is_found(
         for strength in strengths:
             strength.fill_(1.0)
     monkeypatch.setattr(restraint, "_all_learned", lambda *_: float(strengths[0].detach()[0, 0]) > least - 0.01)
-    factor = weaken(lora_model, list(enumerate(examples(6, 7))), 1000)
+    factor = weaken(lora_model, examples(6, 7), [0, 1], 1000)
     assert factor == min(least, 1.0)
     for strength in strengths:
         assert torch.equal(strength, torch.full_like(strength, factor).to(torch.bfloat16).float())
@@ -55,7 +55,7 @@ def test_the_smallest_factor_that_loses_no_row_is_found(
 
 def test_without_a_learned_row_nothing_is_scaled(lora_model: PeftModel) -> None:
     before = {name: parameter.detach().clone() for name, parameter in lora_model.named_parameters()}
-    assert weaken(lora_model, [], 1000) == 1.0
+    assert weaken(lora_model, examples(6), [], 1000) == 1.0
     assert all(torch.equal(parameter, before[name]) for name, parameter in lora_model.named_parameters())
 
 
@@ -66,7 +66,7 @@ def test_rows_behind_one_that_is_lost_are_not_measured(lora_model: PeftModel, mo
     monkeypatch.setattr(
         restraint, "measure_rows", lambda model, rows, *rest: asked.append(rows[0][0]) or measure(model, rows, *rest)
     )
-    weaken(lora_model, list(enumerate(examples(5, 6, 7, 8))), 1000)  # nothing is learned by random weights
+    weaken(lora_model, examples(5, 6, 7, 8), [0, 1, 2, 3], 1000)  # nothing is learned by random weights
     assert set(asked) == {0}
 
 

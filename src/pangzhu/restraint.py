@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 FACTORS = tuple(percent / 100 for percent in range(50, 101, 5))
 ROWS_AT_ONCE = 16  # of a factor that loses a row, the rows after the first such lot are not measured
 
-Rows = Sequence[tuple[int, TokenizedExample]]
 
-
-def weaken(model: "PeftModel", rows: Rows, token_budget: int, fast: "FastPath | None" = None) -> float:
+def weaken(
+    model: "PeftModel",
+    examples: Sequence[TokenizedExample],
+    learned: Sequence[int],
+    token_budget: int,
+    fast: "FastPath | None" = None,
+) -> float:
     """Scale every B in place, rounded as it will be saved.
 
     The factor is found by halving, as if a row that one factor loses were lost to every smaller one; that the factor it gives
@@ -36,7 +40,8 @@ def weaken(model: "PeftModel", rows: Rows, token_budget: int, fast: "FastPath | 
 
     Args:
         model: base with its adapter, rounded.
-        rows: those that are learned, each with its index.
+        examples: all rows, read as they are needed.
+        learned: which of them are.
         token_budget: most tokens of a micro-batch.
         fast: the model's fast path; None takes the reference path.
 
@@ -48,10 +53,10 @@ def weaken(model: "PeftModel", rows: Rows, token_budget: int, fast: "FastPath | 
     ]
     whole = [parameter.detach().clone() for parameter in strengths]
     lost, kept = -1, len(FACTORS) - 1
-    while rows and kept - lost > 1:
+    while learned and kept - lost > 1:
         middle = (lost + kept) // 2
         _scale(model, strengths, whole, FACTORS[middle])
-        lost, kept = (lost, middle) if _all_learned(model, rows, token_budget, fast) else (middle, kept)
+        lost, kept = (lost, middle) if _all_learned(model, examples, learned, token_budget, fast) else (middle, kept)
     _scale(model, strengths, whole, FACTORS[kept])
     return FACTORS[kept]
 
@@ -63,6 +68,15 @@ def _scale(model: "PeftModel", strengths: Sequence[torch.Tensor], whole: Sequenc
     round_to_bf16(model)
 
 
-def _all_learned(model: "PeftModel", rows: Rows, token_budget: int, fast: "FastPath | None") -> bool:
-    lots = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
-    return all(outcome.learned for lot in lots for outcome in measure_rows(model, lot, token_budget, fast))
+def _all_learned(
+    model: "PeftModel",
+    examples: Sequence[TokenizedExample],
+    learned: Sequence[int],
+    token_budget: int,
+    fast: "FastPath | None",
+) -> bool:
+    for start in range(0, len(learned), ROWS_AT_ONCE):
+        lot = [(index, examples[index]) for index in learned[start : start + ROWS_AT_ONCE]]
+        if not all(outcome.learned for outcome in measure_rows(model, lot, token_budget, fast)):
+            return False
+    return True

@@ -314,8 +314,8 @@ def _weaken(
 ) -> float | None:
     """The share of the trained strength that the learned rows need; None where they need all of it."""
     say("train.weakening")
-    kept = [(index, rows.tokenized.examples[index]) for index, is_learned in enumerate(learned) if is_learned]
-    factor = weaken(model, kept, token_budget, fast)
+    kept = [index for index, is_learned in enumerate(learned) if is_learned]
+    factor = weaken(model, rows.tokenized.examples, kept, token_budget, fast)
     say("train.weakened", percent=100 * factor, num=len(kept))
     return factor if factor < 1 else None
 
