@@ -132,8 +132,24 @@ def test_the_probe_ends_by_the_clock() -> None:
         return 1.0 * next(ticks)
 
     probe = machine.probe_precision(hidden_size=16, intermediate_size=16, clock=slow_clock)
-    # Two warm-ups and one round each, two looks at the clock a run, and the clock's own ends.
-    assert probe.seconds < 20
+    # Warm-ups and one round of each, two looks at the clock a run, and the clock's own ends.
+    assert probe.seconds < 2 * 2 * (machine.NUM_WARM_UPS + 3) + 4
+
+
+def test_a_warm_up_from_which_the_processor_was_taken_away_does_not_count() -> None:
+    import torch
+
+    elapsed = [0.0]
+    rows_seen: list[int] = []
+
+    def disturbed(rows: torch.Tensor, weights: torch.Tensor) -> None:
+        rows_seen.append(len(rows))
+        elapsed[0] += 0.5 if len(rows_seen) == 2 else len(rows) * 1e-6
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "linear", disturbed)
+        machine._timed_layer((8, 4), torch.bfloat16, clock=lambda: elapsed[0])()
+    assert rows_seen[-1] == machine.PROBE_ROWS
 
 
 def test_an_emulated_format_gets_fewer_rows() -> None:

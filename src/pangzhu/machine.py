@@ -31,6 +31,7 @@ OWN_STATUS = Path("/proc/self/status")
 BF16_ADVANTAGE = 1.2  # below this, float32 is as fast and more exact
 PROBE_ROWS = 512  # rows of a usual micro-batch: enough for the multiplication to be bound by arithmetic
 WARM_UP_ROWS = 16
+NUM_WARM_UPS = 3  # the quickest counts: others' work may take the processor away for a moment
 MOST_PROBE_ROUNDS = 20
 PROBE_SECONDS = 0.18  # when the last round begins, at the latest
 SECONDS_A_ROUND = 0.03  # of one format
@@ -166,7 +167,8 @@ def probe_precision_for(model_folder: Path) -> PrecisionProbe:
 def probe_precision(
     *, hidden_size: int, intermediate_size: int, clock: Callable[[], float] = time.perf_counter
 ) -> PrecisionProbe:
-    """Time `(512, H) x (H, F)` in both formats by turns, so that other work on the machine slows both; under 0.3 s.
+    """Time `(512, H) x (H, F)` in both formats by turns, so that other work on the machine slows both, and take the best
+    of each; under 0.3 s where nothing else runs.
 
     Args:
         hidden_size: H, the width of the model.
@@ -209,7 +211,7 @@ def _timed_layer(shape: tuple[int, int], dtype: "torch.dtype", *, clock: Callabl
         return max(clock() - started, 1e-9)
 
     seconds(WARM_UP_ROWS)  # torch prepares its kernels
-    per_row = seconds(WARM_UP_ROWS) / WARM_UP_ROWS
+    per_row = min(seconds(WARM_UP_ROWS) for _ in range(NUM_WARM_UPS)) / WARM_UP_ROWS
     num_rows = int(min(PROBE_ROWS, max(WARM_UP_ROWS, SECONDS_A_ROUND / per_row)))
     seconds(num_rows)
     return lambda: 2 * num_rows * shape[0] * shape[1] / seconds(num_rows) / 1e9
