@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pangzhu import cli, config, messages
-from pangzhu.cli import adapters, data, demo, models, training, use
+from pangzhu.cli import adapters, data, demo, doctor, models, training, use
 from pangzhu.cli.options import Verb, flags, help_page, parse
 from pangzhu.config import ChatConfig, CheckConfig, Options, TrainConfig
 from pangzhu.errors import UsageError
@@ -23,6 +23,7 @@ VERBS: list[Verb[typing.Any]] = [
     use.eval_,
     adapters.adapters,
     demo.demo,
+    doctor.doctor,
 ]
 
 
