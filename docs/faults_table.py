@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from page_marks import put_between
+
 Language = Literal["en", "zh"]
 
 HERE = Path(__file__).resolve().parent
@@ -304,16 +306,8 @@ def faults_table(language: Language) -> str:
 
 
 def with_table(page: str, table: str) -> str:
-    """A page's text with `table` between its marks.
-
-    Raises:
-        ValueError: the page lacks a mark.
-    """
-    head, _, rest = page.partition(BEGIN)
-    _, end_mark, tail = rest.partition(END)
-    if not end_mark:
-        raise ValueError(f"{BEGIN} or {END} is missing")
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+    """A page's text with `table` between its marks."""
+    return put_between(page, table, BEGIN, END)
 
 
 def _tests(tree: ast.Module) -> Iterator[ast.FunctionDef]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+from page_marks import put_between
 from pydantic.fields import FieldInfo
 
 from pangzhu import messages
@@ -60,16 +61,8 @@ def options_table(language: Language) -> str:
 
 
 def with_table(page: str, table: str) -> str:
-    """A page's text with `table` between its marks.
-
-    Raises:
-        ValueError: the page lacks a mark.
-    """
-    head, _, rest = page.partition(BEGIN)
-    _, end_mark, tail = rest.partition(END)
-    if not end_mark:
-        raise ValueError(f"{BEGIN} or {END} is missing")
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+    """A page's text with `table` between its marks."""
+    return put_between(page, table, BEGIN, END)
 
 
 def _lines(words: dict[str, str]) -> Iterator[str]:

@@ -7,10 +7,9 @@ import string
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, util
+from importlib import import_module
 from itertools import dropwhile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from pangzhu.cli.flags import read_flags
 from pangzhu.data import find_problems
 from pangzhu.errors import UsageError
 from pangzhu.messages import Language, catalogue, text
+from tests.docs_scripts import docs_script
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "pangzhu"
@@ -317,26 +317,15 @@ def shown_commands(page: Path) -> list[list[str]]:
 # --- what is shown -----------------------------------------------------------------------------------------------
 
 
-@cache
-def options_script() -> ModuleType:
-    """docs/options_table.py as a module; docs is no package."""
-    spec = util.spec_from_file_location("options_table", ROOT / "docs" / "options_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_options_table_is_the_generated_one(language: Language) -> None:
-    script = options_script()
+    script = docs_script("options_table")
     page = read(script.PAGES[language])
     assert page == script.with_table(page, script.options_table(language)), "run: python docs/options_table.py"
 
 
 def test_the_options_table_lists_every_option_once() -> None:
-    rows = re.findall(r"^\| `--(\w+)`", options_script().options_table("en"), re.MULTILINE)
+    rows = re.findall(r"^\| `--(\w+)`", docs_script("options_table").options_table("en"), re.MULTILINE)
     fields = {name for verb_name in cli.VERBS for name in verb(verb_name).fields}
     assert sorted(rows) == sorted(fields | {"config", "lang", "json", "debug"})
 

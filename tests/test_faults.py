@@ -1,24 +1,16 @@
 """The table of faults: every row has a test that carries its number, or a reason why not; the pages are those made of them."""
 
-from functools import cache
-from importlib import util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.docs_scripts import docs_script
 
 
-@cache
 def script() -> ModuleType:
-    """docs/faults_table.py as a module; docs is no package."""
-    spec = util.spec_from_file_location("faults_table", ROOT / "docs" / "faults_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """docs/faults_table.py."""
+    return docs_script("faults_table")
 
 
 NUMBERS = [row.number for row in script().ROWS]

@@ -17,6 +17,7 @@ from pangzhu.engines.transformers import load_engine
 from pangzhu.errors import ModelError
 from pangzhu.vetting import CONFIG, WEIGHTS, check_config, check_weights, is_plain_path
 from tests.conftest import FAMILIES, build_lora
+from tests.damage import CUTS
 from tests.test_adapter import KINDS, manifest_for, stage
 from tests.test_model import change_json
 
@@ -84,19 +85,6 @@ def test_adapters_of_every_family_are_accepted(
 ) -> None:
     stage(tmp_path / "staged", build_lora(family), model_folder(family))
     check_weights(tmp_path / "staged", check_config(tmp_path / "staged"))
-
-
-CUTS: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda content: b"",
-    "four bytes": lambda content: content[:4],
-    "eight bytes": lambda content: content[:8],
-    "half": lambda content: content[: len(content) // 2],
-    "all but one byte": lambda content: content[:-1],
-    "one byte more": lambda content: content + b"\0",
-    "a flipped length": lambda content: bytes([content[0] ^ 64]) + content[1:],
-    "a huge header": lambda content: b"\xff" * 8 + content[8:],
-    "no header": lambda content: content[:8] + b"x" * (len(content) - 8),
-}
 
 
 @pytest.mark.fault("B2")

@@ -1,7 +1,6 @@
 """A model folder is accepted whole and without code, or refused with the name of the file."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from tiny_folder import tiny_files, tiny_weights, write_files
 from pangzhu.errors import ModelError
 from pangzhu.sources import resolve
 from pangzhu.sources.folder import IncompleteFolderError, check_folder, is_device_name, recorded_public_id
+from tests.damage import CUTS
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PAGES = [b"<!DOCTYPE html><html>", b"\n  <html lang='zh'>", b"<?xml version='1.0'?><Error>"]
@@ -118,20 +118,6 @@ def test_a_config_that_asks_for_nothing_is_accepted(model_folder: Path, harmless
     config = json.loads((model_folder / "config.json").read_text()) | harmless
     (model_folder / "config.json").write_text(json.dumps(config))
     check_folder(model_folder)
-
-
-CUTS: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda content: b"",
-    "four bytes": lambda content: content[:4],
-    "eight bytes": lambda content: content[:8],
-    "half": lambda content: content[: len(content) // 2],
-    "all but one byte": lambda content: content[:-1],
-    "one byte more": lambda content: content + b"\0",
-    "zeros": lambda content: bytes(len(content)),
-    "huge header": lambda content: b"\xff" * 8 + content[8:],
-    "header not JSON": lambda content: content[:8] + b"x" * (len(content) - 8),
-    "header a list": lambda content: (2).to_bytes(8, "little") + b"[]",
-}
 
 
 @pytest.mark.parametrize("damage", CUTS)
