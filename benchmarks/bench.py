@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,23 @@ def read_csv(file: Path) -> list[dict[str, str]]:
         return []
     with file.open(encoding="utf-8", newline="") as opened:
         return list(csv.DictReader(opened))
+
+
+def fill_csv(file: Path, runs: Iterable[tuple[dict[str, str], Callable[[], dict[str, Any]]]]) -> list[dict[str, str]]:
+    """Run what has no row yet, appending each as it is done; gives all rows.
+
+    Args:
+        file: the rows so far.
+        runs: what tells a run from every other, and the run itself, which gives its figures.
+    """
+    done = read_csv(file)
+    for key, run in runs:
+        if any(key.items() <= row.items() for row in done):
+            continue
+        row = key | run()
+        append_csv(file, tuple(row), row)
+        print(row, file=sys.stderr, flush=True)
+    return read_csv(file)
 
 
 def append_csv(file: Path, fields: Sequence[str], row: dict[str, Any]) -> None:

@@ -9,15 +9,15 @@ choice), which are. Goes on from its CSV, whose rows are what the table is made 
 
 import argparse
 import json
-import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import HERE, append_csv, instruction_set, read_csv
+from benchmarks.bench import HERE, fill_csv, instruction_set
 from benchmarks.summary import put_into
 from pangzhu.compare import Comparison, ask
 from pangzhu.config import GenerationOptions, TrainConfig
@@ -84,20 +84,16 @@ RECIPES = (
 def main() -> None:
     """Run what is missing in the CSV, then write the table into the pages."""
     given = _arguments()
-    file = Path(given.csv)
-    done = read_csv(file)
-    for recipe in RECIPES:
-        key = {name: str(value) for name, value in asdict(recipe).items()} | {"model": given.model}
-        key["instruction_set"] = instruction_set()
-        if any(key.items() <= row.items() for row in done):
-            continue
-        row = key | run(recipe, given.model)
-        append_csv(file, tuple(row), row)
-        print(row, file=sys.stderr, flush=True)
-    rows = read_csv(file)
+    rows = fill_csv(Path(given.csv), _runs(given.model))
     for language, page in PAGES.items():
         put_into(page, table(rows, language), mark="recipes")
     print(table(rows))
+
+
+def _runs(model: str) -> Iterator[tuple[dict[str, str], Callable[[], dict[str, Any]]]]:
+    for recipe in RECIPES:
+        key = {name: str(value) for name, value in asdict(recipe).items()} | {"model": model}
+        yield key | {"instruction_set": instruction_set()}, partial(run, recipe, model)
 
 
 def run(recipe: Recipe, model: str) -> dict[str, Any]:

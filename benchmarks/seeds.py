@@ -7,15 +7,15 @@ questions (how many are answered with a taught answer). Goes on from its CSV, wh
 
 import argparse
 import json
-import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import HERE, append_csv, instruction_set, read_csv
+from benchmarks.bench import HERE, fill_csv, instruction_set
 from benchmarks.recipes import MOST_TOKENS, num_recited
 from benchmarks.summary import put_into
 from pangzhu.choices import measure_choices
@@ -80,22 +80,22 @@ SUBJECTS = (
 
 def main() -> None:
     """Run what is missing in the CSV, then write the table into the pages."""
-    given = _arguments()
-    file = Path(given.csv)
-    done = read_csv(file)
-    for subject in SUBJECTS:
-        for seed in subject.seeds:
-            key = {"facts": subject.name, "model": subject.model, "seed": str(seed)}
-            key["instruction_set"] = instruction_set()
-            if any(key.items() <= row.items() for row in done):
-                continue
-            row = key | run(subject, seed)
-            append_csv(file, tuple(row), row)
-            print(row, file=sys.stderr, flush=True)
-    rows = read_csv(file)
+    rows = fill_csv(Path(_arguments().csv), _runs())
     for language, page in PAGES.items():
         put_into(page, table(rows, language), mark="seeds")
     print(table(rows))
+
+
+def _runs() -> Iterator[tuple[dict[str, str], Callable[[], dict[str, Any]]]]:
+    for subject in SUBJECTS:
+        for seed in subject.seeds:
+            key = {
+                "facts": subject.name,
+                "model": subject.model,
+                "seed": str(seed),
+                "instruction_set": instruction_set(),
+            }
+            yield key, partial(run, subject, seed)
 
 
 def run(subject: Subject, seed: int) -> dict[str, Any]:

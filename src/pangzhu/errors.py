@@ -42,11 +42,7 @@ class PangzhuError(Exception):
         return text(f"{self.key}.fix", **self.values)
 
     def __str__(self) -> str:
-        lines = [text("error.what", what=self.what)]
-        if self.where:
-            lines.append(text("error.where", where=self.where))
-        lines.append(text("error.fix", fix=self.fix))
-        return "\n".join(lines)
+        return with_remedy(text("error.what", what=self.what), self.where, self.fix)
 
 
 class UsageError(PangzhuError):
@@ -99,6 +95,12 @@ class InterruptedRunError(PangzhuError):
     def __init__(self, key: str, /, *, signal_number: int, where: str | None = None, **values: object) -> None:
         super().__init__(key, where=where, **values)
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # 130 for SIGINT, 143 for SIGTERM
+
+
+def with_remedy(what: str, where: str | None, fix: str) -> str:
+    """A sentence, the place it speaks of where there is one, and the remedy, a line each."""
+    lines = [what, *([text("error.where", where=where)] if where else []), text("error.fix", fix=fix)]
+    return "\n".join(lines)
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

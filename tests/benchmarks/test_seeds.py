@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import seeds
+from benchmarks.bench import fill_csv, read_csv
 from benchmarks.seeds import SUBJECTS, Subject, table
 from pangzhu.config import DemoConfig
 from pangzhu.demo import demo_recipe
@@ -88,3 +89,22 @@ class _Drift:
 
     class kl:  # noqa: N801
         value = 0.1
+
+
+def test_only_what_has_no_row_yet_is_run_and_each_is_kept_as_it_is_done(tmp_path: Path) -> None:
+    file, ran = tmp_path / "rows.csv", []
+
+    def run(name: str) -> dict[str, Any]:
+        if name == "c":
+            raise Stop
+        ran.append(name)
+        return {"figure": len(ran)}
+
+    def runs(names: str) -> Any:
+        return [({"name": name}, lambda name=name: run(name)) for name in names]
+
+    assert fill_csv(file, runs("a")) == [{"name": "a", "figure": "1"}]
+    with pytest.raises(Stop):
+        fill_csv(file, runs("abc"))
+    assert ran == ["a", "b"]
+    assert [row["name"] for row in read_csv(file)] == ["a", "b"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pangzhu.errors import PangzhuError, VerificationError
+from pangzhu.errors import PangzhuError, VerificationError, with_remedy
 from pangzhu.hiding import hide, hide_all
 from pangzhu.messages import text
 
@@ -68,11 +68,8 @@ class Finding:
         return {"key": self.key, "wrong": self.is_wrong, "what": self.what, "where": self.where, "fix": self.fix}
 
     def __str__(self) -> str:
-        lines = [text("error.what", what=self.what) if self.is_wrong else text("doctor.note", what=self.what)]
-        if self.where:
-            lines.append(text("error.where", where=self.where))
-        lines.append(text("error.fix", fix=self.fix))
-        return "\n".join(lines)
+        key = "error.what" if self.is_wrong else "doctor.note"
+        return with_remedy(text(key, what=self.what), self.where, self.fix)
 
 
 def wrong(key: str, /, *, where: str | None = None, **values: object) -> Finding:
