@@ -241,8 +241,8 @@ def _run(config: TrainConfig, base: PreparedBase, rows: PreparedRows, run: _Run)
     adapter.round_to_bf16(model)
     learned = progress.learned if progress.confirmed else _confirm(model, rows, decisions.token_budget, fast)
     weakened_to = _weaken(model, rows, learned, budget, fast) if config.weaken_to_learned else None
-    if validated and weakened_to:
-        validated = trainer.measure_published(validated.step)
+    if run.validation and validated and weakened_to:  # what it found is no longer what is published
+        validated = run.validation.measure(model, step=validated.step, token_budget=budget, fast=fast)
     result = TrainResult(
         output_dir=config.output_dir,
         base_name=base.source.name,

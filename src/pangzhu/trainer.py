@@ -127,12 +127,6 @@ class RowTrainer(Trainer):  # type: ignore[misc]  # transformers' classes carry 
         self._progress.restart_clock()
         return figures
 
-    def measure_published(self, step: int) -> ValidationReport:
-        """What the validation rows say of the weights as they are now, those of `step` or made of them."""
-        if self._validation is None:
-            raise AssertionError("a measurement without validation rows")
-        return self._validation.measure(self.model, step=step, token_budget=self._token_budget, fast=self._fast)
-
     def _measure(self, validation: Validation) -> ValidationReport:
         step = self.state.global_step
         with rounded(self.model):
