@@ -3,13 +3,14 @@
 - Prompts of one batch begin alike (the system text): keys and values of what they share are computed once.
 - Rows end at different places, and `generate` computes each until the last has ended: a batch is written in rounds of a
   few tokens, keys and values kept, and after each round the rows that have ended leave it.
-- A few rows times a float32 matrix is the faster product the other way round (`_matrix_first`).
+- A few rows times a float32 matrix is the faster product the other way round, and in bf16 torch copies the head once a row
+  where the rows do not lie one behind the other in memory, as the last places of a prompt do not (`_quick_products`).
 - A row whose scores are no numbers is broken off (`_NumbersOnly`): `generate` would go on with whatever token NaN falls on.
 
 Left to others: what a prompt is and which model writes (`pangzhu.engines.transformers`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def write_in_rounds(
         num_left = options.max_new_tokens - len(answers[writing[0]])
         num_tokens = num_left if len(prompts) == 1 else min(num_left, ROUND_TOKENS)
         numbers_only = _NumbersOnly(contract.stop_token_ids[0])
-        with _matrix_first(model, num_rows=len(writing)):
+        with _quick_products(model, num_rows=len(writing)):
             written = model.generate(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -127,27 +128,29 @@ def _shared_prefix(
 
 
 @contextmanager
-def _matrix_first(model: "PreTrainedModel", *, num_rows: int) -> Iterator[None]:
-    """Inside, linear layers in float32 on a CPU compute W·xᵀ in place of x·Wᵀ: the same sums, for 4 to 128 rows in less
-    time (docs/decisions.md, 2026-11-24)."""
+def _quick_products(model: "PreTrainedModel", *, num_rows: int) -> Iterator[None]:
+    """Inside, linear layers on a CPU take the rows of a batch as one matrix, in float32 computing W·xᵀ in place of x·Wᵀ: the
+    same sums in less time and memory (docs/decisions.md, 2026-11-24 and 2026-11-26)."""
     import torch
 
-    linears = [part for part in model.modules() if type(part) is torch.nn.Linear]
-    turned = [linear for linear in linears if num_rows > 1 and _worth_turning(linear)]
+    linears = [part for part in model.modules() if type(part) is torch.nn.Linear] if num_rows > 1 else []
+    changed = [(linear, product) for linear in linears if (product := _quick_product(linear))]
     try:
-        for linear in turned:
-            linear.forward = partial(_turned, linear)  # type: ignore[method-assign]
+        for linear, product in changed:
+            linear.forward = partial(product, linear)  # type: ignore[method-assign]
         yield
     finally:
-        for linear in turned:
+        for linear, _ in changed:
             del linear.forward
 
 
-def _worth_turning(linear: "torch.nn.Linear") -> bool:
+def _quick_product(linear: "torch.nn.Linear") -> "Callable[[torch.nn.Linear, torch.Tensor], torch.Tensor] | None":
     weight = linear.weight
-    if "forward" in vars(linear):  # somebody else's
-        return False
-    return weight.device.type == "cpu" and weight.dtype.itemsize == 4 and min(weight.shape) >= SMALLEST_TURNED
+    if "forward" in vars(linear) or weight.device.type != "cpu":  # the former is somebody else's
+        return None
+    if weight.dtype.itemsize < 4:
+        return _flat
+    return _turned if weight.dtype.itemsize == 4 and min(weight.shape) >= SMALLEST_TURNED else None
 
 
 def _turned(linear: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
@@ -155,6 +158,14 @@ def _turned(linear: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
     columns = rows.reshape(-1, rows.shape[-1]).t()
     product = (linear.weight @ columns).t().reshape(*rows.shape[:-1], -1)
     return product if linear.bias is None else product + linear.bias
+
+
+def _flat(linear: "torch.nn.Linear", rows: "torch.Tensor") -> "torch.Tensor":
+    """`(..., d_in)` -> `(..., d_out)`."""
+    from torch.nn.functional import linear as product
+
+    flat = rows.reshape(-1, rows.shape[-1])
+    return product(flat, linear.weight, linear.bias).reshape(*rows.shape[:-1], -1)
 
 
 class _NumbersOnly:
