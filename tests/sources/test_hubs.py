@@ -139,6 +139,22 @@ def test_drops_that_bring_something_each_time_do_not_exhaust_patience(hub: HubSe
 
 
 @pytest.mark.fault("D1")
+def test_bytes_that_came_before_are_no_progress(caches: Path) -> None:
+    """A part that is begun anew at every other attempt would never exhaust patience."""
+    attempts, source = [0], transfer.Source(NOWHERE, NAME, None, None)
+
+    def fail() -> None:
+        attempts.append(40 if len(attempts) % 2 == 0 else 80)
+        if len(attempts) < 20:
+            raise ConnectionError("cut")
+
+    with pytest.raises(ModelError) as caught:
+        transfer.patiently(fail, source, file=WEIGHTS, done=lambda: attempts[-1])
+    assert caught.value.key == "error.model.hub_interrupted"
+    assert len(attempts) - 1 == transfer.PATIENCE.tries
+
+
+@pytest.mark.fault("D1")
 def test_the_next_command_goes_on_where_the_last_one_stopped(hub: HubServer, said: list[str]) -> None:
     hub.faults[WEIGHTS] = Fault("drop", times=1)
     hub.faults["config.json"] = Fault("500", times=0)
