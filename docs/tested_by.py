@@ -50,7 +50,10 @@ def counts_table(language: Language, results: Results | None = None) -> str:
     if not columns:
         return ""
     head = _row([PLATFORM[language], *(COLUMNS[name][language] for name in columns)])
-    rows = [_row([on, *(f"{counted[name]:,}" if counted[name] else "" for name in columns)]) for on, counted in counts.items()]
+    rows = [
+        _row([on, *(f"{counted[name]:,}" if counted[name] else "" for name in columns)])
+        for on, counted in counts.items()
+    ]
     return "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
 
 

@@ -35,7 +35,9 @@ TEMPLATE = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What takes minutes is run on request."""
     parser.addoption("--torture", action="store_true", help="run the tests marked torture too")
-    parser.addoption("--counts", metavar="FILE", help="count crashes, damaged files and the like, and write the numbers there")
+    parser.addoption(
+        "--counts", metavar="FILE", help="count crashes, damaged files and the like, and write the numbers there"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

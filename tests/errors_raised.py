@@ -59,7 +59,9 @@ def places(source: Path = SOURCE) -> set[tuple[str, int]]:
 def error_classes(source: Path = SOURCE) -> frozenset[str]:
     """`PangzhuError` and whatever descends from it, by name."""
     found = {"PangzhuError"}
-    classes = [node for file in source.rglob("*.py") for node in ast.walk(_tree(str(file))) if isinstance(node, ast.ClassDef)]
+    classes = [
+        node for file in source.rglob("*.py") for node in ast.walk(_tree(str(file))) if isinstance(node, ast.ClassDef)
+    ]
     while new := {node.name for node in classes if found & {_name(base) for base in node.bases}} - found:
         found |= new
     return frozenset(found)

@@ -262,7 +262,10 @@ AGAIN = {  # loops that go on after an exception, and what ends them
     "sources/transfer.py patiently": "PATIENCE.tries in a row that bring nothing new",
     "trial/__init__.py _hand_over": "MOST_WAITING_SECONDS",
 }
-WAITERS = {"storage.py _patiently": "PAUSES", "sources/transfer.py _wait": "PATIENCE.longest_wait"}  # and what bounds them
+WAITERS = {
+    "storage.py _patiently": "PAUSES",
+    "sources/transfer.py _wait": "PATIENCE.longest_wait",
+}  # and what bounds them
 LEAVES = (ast.Raise, ast.Return, ast.Break)
 
 
@@ -278,7 +281,9 @@ def swallows(node: ast.AST) -> bool:
 
 def goes_on(node: ast.AST) -> bool:
     """Whether it is a loop without an end of its own that takes another turn after an exception."""
-    endless = isinstance(node, ast.For) and re.match(r"(itertools\.)?(count|cycle|repeat|iter)\(", ast.unparse(node.iter))
+    endless = isinstance(node, ast.For) and re.match(
+        r"(itertools\.)?(count|cycle|repeat|iter)\(", ast.unparse(node.iter)
+    )
     handlers = (inner for inner in ast.walk(node) if isinstance(inner, ast.ExceptHandler))
     return bool(isinstance(node, ast.While) or endless) and any(not isinstance(h.body[-1], LEAVES) for h in handlers)
 
