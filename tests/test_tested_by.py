@@ -104,17 +104,14 @@ def test_a_column_is_of_something_that_tests_count() -> None:
 # --- the counts --------------------------------------------------------------------------------------------------
 
 
-def test_cases_are_added_up_and_of_states_the_most_counts(tmp_path: Path) -> None:
-    assert counted(tmp_path, TESTS) == {
+@pytest.mark.parametrize("words", [(), ("-n", "2")], ids=["one process", "two workers"])
+def test_cases_are_added_up_and_of_states_the_most_counts(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert counted(tmp_path, TESTS, *words) == {
         "cases of damaged files": 3,
         "cases of faults": 5,
         "crash points, nothing harmed": 12,
         "hypothesis cases": 20,
     }
-
-
-def test_two_workers_count_what_one_would(tmp_path: Path) -> None:
-    assert counted(tmp_path, TESTS, "-n", "2") == counted(tmp_path, TESTS)
 
 
 def test_a_run_in_which_a_test_fails_counts_for_nothing(tmp_path: Path) -> None:
