@@ -24,8 +24,9 @@ lint: install  ## formatting, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-torture: install  ## a crash and a power loss at every operation of a run, and kill -9 of a real one
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/torture tests/test_storage.py --torture -q
+torture: install  ## crashes, power losses, kills, damaged files and made-up inputs, and how many there were
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --torture -m "torture or fault or hypothesis" --counts tests/results.json -q
+	$(BIN)/python docs/tested_by.py
 
 bench: install  ## the equality gate, then everybody on the half-billion Qwen; goes on from its CSV
 	$(BIN)/python -m benchmarks.gate

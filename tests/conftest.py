@@ -18,6 +18,8 @@ from pangzhu.data.conversation import Conversation, Location, Turn
 from pangzhu.messages import listening, set_language
 from pangzhu.model import attach_lora
 from pangzhu.tokenization import IGNORED, TokenizedExample
+from tests.counting import Counting
+from tests.errors_raised import ErrorsRaised
 
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral", "gemma3", "phi3")
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -33,6 +35,16 @@ TEMPLATE = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What takes minutes is run on request."""
     parser.addoption("--torture", action="store_true", help="run the tests marked torture too")
+    parser.addoption(
+        "--counts", metavar="FILE", help="count crashes, damaged files and the like, and write the numbers there"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is watched while tests run."""
+    config.pluginmanager.register(ErrorsRaised(config))
+    if file := config.getoption("--counts"):
+        config.pluginmanager.register(Counting(config, Path(file)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

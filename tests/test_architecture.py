@@ -4,9 +4,10 @@ The figures are those of the style guide: the best general Python keeps them, no
 """
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
@@ -248,14 +249,101 @@ def test_no_function_takes_many_parameters() -> None:
 # --- habits ------------------------------------------------------------------------------------------------------
 
 
-def test_no_bare_except() -> None:
-    bare = [
-        f"{file.relative_to(SOURCE)}:{node.lineno}"
+ANYTHING = {"Exception", "BaseException"}
+SWALLOWERS = {  # where anything may be caught and goes no further, and why
+    "cli/__init__.py": "the one place where nothing may pass: it is told and gives the exit code",
+    "doctor/compute.py": "whatever importing torch raises is the finding",
+    "sources/probe.py": "whatever went wrong, the hub was not reached",
+    "trial/child.py": "what a template raises is told where it is used",
+}
+AGAIN = {  # loops that go on after an exception, and what ends them
+    "chat.py converse": "the person who types the lines",
+    "data/csv_rows.py _records": "the end of the text: every turn reads on",
+    "sources/transfer.py patiently": "PATIENCE.tries in a row that bring nothing new",
+    "trial/__init__.py _hand_over": "MOST_WAITING_SECONDS",
+}
+WAITERS = {
+    "storage.py _patiently": "PAUSES",
+    "sources/transfer.py _wait": "PATIENCE.longest_wait",
+}  # and what bounds them
+LEAVES = (ast.Raise, ast.Return, ast.Break)
+
+
+def swallows(node: ast.AST) -> bool:
+    """Whether it catches anything at all and does not end in raising again."""
+    if isinstance(node, ast.ExceptHandler):
+        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        broad = any(kind is None or ast.unparse(kind) in ANYTHING for kind in caught)
+        return broad and not isinstance(node.body[-1], ast.Raise)
+    suppressing = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress")
+    return suppressing and any(ast.unparse(kind) in ANYTHING for kind in node.args)
+
+
+def goes_on(node: ast.AST) -> bool:
+    """Whether it is a loop without an end of its own that takes another turn after an exception."""
+    endless = isinstance(node, ast.For) and re.match(
+        r"(itertools\.)?(count|cycle|repeat|iter)\(", ast.unparse(node.iter)
+    )
+    handlers = (inner for inner in ast.walk(node) if isinstance(inner, ast.ExceptHandler))
+    return bool(isinstance(node, ast.While) or endless) and any(not isinstance(h.body[-1], LEAVES) for h in handlers)
+
+
+def waits(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sleep"
+
+
+def functions_with(found: Callable[[ast.AST], bool]) -> set[str]:
+    """`file function` of all functions in which something is found."""
+    return {
+        f"{file.relative_to(SOURCE).as_posix()} {function.name}"
         for file in files()
-        for node in ast.walk(tree(file))
-        if isinstance(node, ast.ExceptHandler) and node.type is None
-    ]
-    assert not bare
+        for function in functions(file)
+        if any(found(node) for node in ast.walk(function))
+    }
+
+
+def test_no_exception_is_caught_without_saying_which() -> None:
+    places = {file for file in files() for node in ast.walk(tree(file)) if swallows(node)}
+    assert {file.relative_to(SOURCE).as_posix() for file in places} == SWALLOWERS.keys()
+
+
+def test_whatever_is_tried_again_ends() -> None:
+    assert functions_with(goes_on) == AGAIN.keys()
+    assert functions_with(waits) == WAITERS.keys()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["try: f()\nexcept: g()", "try: f()\nexcept BaseException: g()", "try: f()\nexcept (OSError, Exception) as e: g(e)",
+     "with suppress(Exception): f()", "with contextlib.suppress(OSError, BaseException): f()"],
+)  # fmt: skip
+def test_a_swallowed_exception_is_noticed(code: str) -> None:
+    assert any(swallows(node) for node in ast.walk(ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["try: f()\nexcept BaseException:\n g()\n raise", "try: f()\nexcept Exception as e:\n raise Mine(e) from e",
+     "try: f()\nexcept OSError: g()", "with suppress(OSError): f()"],
+)  # fmt: skip
+def test_an_exception_that_is_raised_again_or_named_is_let_pass(code: str) -> None:
+    assert not any(swallows(node) for node in ast.walk(ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["while True:\n try: return f()\n except OSError: pass", "for n in count():\n try: return f()\n except OSError: g()"],
+)  # fmt: skip
+def test_an_endless_retry_is_noticed(code: str) -> None:
+    assert any(goes_on(node) for node in ast.walk(ast.parse(code)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["for pause in PAUSES:\n try: return f()\n except OSError: pass", "while True:\n try: f()\n except OSError: return"],
+)  # fmt: skip
+def test_a_loop_that_ends_is_let_pass(code: str) -> None:
+    assert not any(goes_on(node) for node in ast.walk(ast.parse(code)))
 
 
 def test_everything_public_explains_itself() -> None:

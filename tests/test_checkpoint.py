@@ -49,6 +49,14 @@ def test_the_second_run_on_a_folder_is_refused_and_told_who_is_there(tmp_path: P
     assert str(os.getpid()) in refused.value.what
 
 
+def test_a_lock_that_cannot_be_taken_is_a_fault_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run" / "lock").mkdir(parents=True)
+    with pytest.raises(ResourceError) as refused, locked(tmp_path):
+        pass
+    assert refused.value.key == "error.run.not_writable"
+    assert refused.value.where == str(tmp_path)
+
+
 @pytest.mark.fault("A7")
 def test_another_process_meets_the_lock_too(tmp_path: Path) -> None:
     script = "import sys\nfrom pathlib import Path\nfrom pangzhu.checkpoint import locked\nwith locked(Path(sys.argv[1])): pass"

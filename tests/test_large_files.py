@@ -323,6 +323,16 @@ def test_a_file_that_is_written_to_meanwhile_is_refused(large: Path, base: Prepa
     assert refused.value.key == "error.data.changed"
 
 
+def test_a_file_that_is_deleted_meanwhile_is_missed_by_name(large: Path, base: PreparedBase, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl")
+    data = DataOptions(dataset_path=file)
+    dataset = read_dataset(data)
+    file.unlink()
+    with pytest.raises(DataError) as refused:
+        label_rows(dataset, data, base)
+    assert (refused.value.key, refused.value.where) == ("error.data.unreadable", str(file))
+
+
 def test_tokens_that_are_deleted_under_a_run_are_missed_with_a_sentence(
     large: Path, base: PreparedBase, tmp_path: Path
 ) -> None:

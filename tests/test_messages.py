@@ -13,7 +13,7 @@ import pytest
 import pangzhu
 from pangzhu import cli, config, messages
 from pangzhu.config import Options
-from pangzhu.messages import catalogue, detect_language, listening, say, text
+from pangzhu.messages import LANGUAGES, catalogue, detect_language, listening, say, text
 
 SOURCE = Path(pangzhu.__file__).parent
 KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
@@ -105,8 +105,8 @@ def test_each_sentence_is_in_its_language() -> None:
 
 
 @pytest.mark.parametrize("key", sorted(REMEDIED - LAYOUT))
-def test_every_fault_has_its_remedy(key: str) -> None:
-    assert f"{key}.fix" in catalogue("en")
+def test_every_fault_has_its_remedy_in_both_languages(key: str) -> None:
+    assert all(catalogue(language).get(f"{key}.fix", "").strip() for language in LANGUAGES)
 
 
 def test_every_remedy_has_its_fault() -> None:

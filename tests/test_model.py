@@ -16,10 +16,12 @@ from pangzhu.errors import ModelError, UsageError
 from pangzhu.model import (
     attach_lora,
     base_fingerprint,
+    build_skeleton,
     context_length,
     generation_stop_ids,
     load_base,
     load_tokenizer,
+    num_parameters,
     read_json,
     trainable_parameters,
 )
@@ -97,6 +99,24 @@ def test_a_cut_weights_file_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError) as refused:
         load_base(folder, precision="float32")
     assert refused.value.key == "error.model.weights_unreadable"
+
+
+@pytest.mark.parametrize("build", [build_skeleton, lambda folder: load_base(folder, precision="float32")])
+def test_a_config_that_no_model_can_be_built_from_is_refused(build: Callable[[Path], object], folder: Path) -> None:
+    change_json(folder / "config.json", hidden_act="no_such_function")
+    with pytest.raises(ModelError) as refused:
+        build(folder)
+    assert refused.value.key == "error.model.weights_unreadable"
+    assert "no_such_function" in refused.value.what
+
+
+def test_numbers_are_counted_by_the_headers_and_a_broken_header_is_refused(folder: Path) -> None:
+    assert num_parameters(folder) == sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+    (folder / "model.safetensors").write_bytes(b"<!DOCTYPE html>" * 10)
+    with pytest.raises(ModelError) as refused:
+        num_parameters(folder)
+    assert refused.value.key == "error.model.weights_unreadable"
+    assert refused.value.where == str(folder / "model.safetensors")
 
 
 class Canary:

@@ -188,6 +188,17 @@ def test_check_compares_with_an_evaluation_file(run, data: Path, tiny: tuple[str
     assert f"{data}:1: see {questions}:2" in outcome.out
 
 
+def test_check_compares_with_no_evaluation_file_that_has_bad_rows(
+    run, data: Path, tiny: tuple[str, str], tmp_path: Path
+) -> None:
+    data.write_text(GOOD, encoding="utf-8")
+    questions = tmp_path / "eval.jsonl"
+    questions.write_text('{"question": "问？"}\n{"question": 7}\n', encoding="utf-8")
+    outcome = run("check", str(data), *tiny, "--eval_path", str(questions))
+    assert outcome.exit_code == 3
+    assert f"{questions}:2" in outcome.err
+
+
 def test_check_reads_the_validation_file_as_training_does(
     run, data: Path, tiny: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -113,9 +113,12 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return ends | {f"blk.{number}.{name}": shape for number in range(LAYERS) for name, shape in layer.items()}
 
 
-def write_tiny_gguf(path: Path, *, pre: str = "qwen2", model: str = "gpt2") -> dict[str, np.ndarray]:
-    """A random Qwen2 whose embedding is stored twice, with different values; its tensors."""
+def write_tiny_gguf(
+    path: Path, *, pre: str = "qwen2", model: str = "gpt2", end: TokenKind = TokenKind.CONTROL
+) -> dict[str, np.ndarray]:
+    """A random Qwen2 whose embedding is stored twice, with different values; its tensors. `end` is what its end token is."""
     known = vocabulary(pre)
+    kinds = [end if id_ == known.special["eos"] else kind for id_, kind in enumerate(known.kinds)]
     writer = gguf.GGUFWriter(path, "qwen2")
     writer.add_context_length(known.context_length)
     writer.add_block_count(LAYERS)
@@ -128,7 +131,7 @@ def write_tiny_gguf(path: Path, *, pre: str = "qwen2", model: str = "gpt2") -> d
     writer.add_tokenizer_model(model)
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(list(known.tokens))
-    writer.add_token_types([int(kind) for kind in known.kinds])
+    writer.add_token_types([int(kind) for kind in kinds])
     writer.add_token_merges(list(known.merges))
     writer.add_bos_token_id(known.special["bos"])
     writer.add_eos_token_id(known.special["eos"])
@@ -213,6 +216,13 @@ def test_an_embedding_left_in_two_is_refused(tmp_path: Path) -> None:
     both = num_parameters() + int(np.prod(shapes()["token_embd.weight"]))
     with pytest.raises(ModelError, match="tied False"):
         convert_gguf(tmp_path / "tiny.gguf", tmp_path, tied=False, num_parameters=both)
+
+
+def test_an_end_token_that_ordinary_text_is_cut_into_is_refused(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "tiny.gguf", end=TokenKind.NORMAL)
+    with pytest.raises(ModelError, match="end token") as caught:
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path, tied=True, num_parameters=num_parameters())
+    assert caught.value.key == "error.model.conversion_failed"
 
 
 @pytest.mark.parametrize(("pre", "model"), [("llama-bpe", "gpt2"), ("qwen2", "llama")])

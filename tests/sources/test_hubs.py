@@ -1,5 +1,6 @@
 """A hub that behaves, and one that does not: what arrives is whole, or nothing passes for whole."""
 
+import errno
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pangzhu.messages import text
 from pangzhu.sources import BaseModel, hubs, resolve, transfer
 from pangzhu.sources.cache import size_text
 from pangzhu.sources.folder import check_folder
+from tests.torture import disks
 
 WEIGHTS = "model.safetensors"
 
@@ -136,6 +138,22 @@ def test_a_connection_that_drops_once_is_gone_on_with(hub: HubServer, said: list
 def test_drops_that_bring_something_each_time_do_not_exhaust_patience(hub: HubServer) -> None:
     hub.faults[WEIGHTS] = Fault("drop", times=8)
     assert (fetch().folder / WEIGHTS).read_bytes() == tiny_weights()
+
+
+@pytest.mark.fault("D1")
+def test_bytes_that_came_before_are_no_progress(caches: Path) -> None:
+    """A part that is begun anew at every other attempt would never exhaust patience."""
+    attempts, source = [0], transfer.Source(NOWHERE, NAME, None, None)
+
+    def fail() -> None:
+        attempts.append(40 if len(attempts) % 2 == 0 else 80)
+        if len(attempts) < 20:
+            raise ConnectionError("cut")
+
+    with pytest.raises(ModelError) as caught:
+        transfer.patiently(fail, source, file=WEIGHTS, done=lambda: attempts[-1])
+    assert caught.value.key == "error.model.hub_interrupted"
+    assert len(attempts) - 1 == transfer.PATIENCE.tries
 
 
 @pytest.mark.fault("D1")
@@ -396,6 +414,26 @@ def test_a_disk_too_small_is_refused_before_anything_is_fetched(
         fetch()
     assert (caught.value.key, caught.value.exit_code) == ("error.model.no_space", 5)
     assert hub.asked_for("/resolve/") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "key"),
+    [
+        (disks.disk_full(), "error.model.disk_full"),
+        (PermissionError(errno.EACCES, "Permission denied"), "error.model.cache_not_writable"),
+    ],
+)
+def test_what_the_disk_refuses_of_a_download_names_the_cache_and_the_next_command_goes_on(
+    hub: HubServer, caches: Path, error: OSError, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = disks.Fault(lambda _, operation: operation.kind == "write" and len(operation.data) > 500, error, half=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("pangzhu.storage.DISK", disks.FaultyDisk(caches, fault))
+        with pytest.raises(ResourceError) as refused:
+            fetch()
+    assert (refused.value.key, refused.value.exit_code) == (key, 5)
+    assert str(hubs.hf_cache_dir()) in str(refused.value)
+    assert (fetch().folder / WEIGHTS).read_bytes() == tiny_weights()
 
 
 def test_where_links_are_forbidden_the_files_themselves_are_moved(

@@ -1,4 +1,4 @@
-"""Runs are recorded once for all tests, and what was counted is told at the end."""
+"""Runs are recorded once for all tests."""
 
 import os
 import shutil
@@ -20,15 +20,6 @@ def recordings(model_folder: Callable[[str], Path], tmp_path_factory: pytest.Tem
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pangzhu.machine.num_physical_cores", lambda: 1)
         return tuple(record_all(model_folder("qwen2"), tmp_path_factory.mktemp("recorded")))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the tests counted."""
-    counted = [found for report in terminalreporter.getreports("passed") for found in report.user_properties]
-    if counted:
-        terminalreporter.section("torture")
-        for name, count in counted:
-            terminalreporter.write_line(f"{count:>6}  {name}")
 
 
 @pytest.fixture

@@ -54,13 +54,11 @@ def as_usage_error(fault: typer.TyperException, *, verb: str, flags: Mapping[str
     """A complaint of typer's parser as an error of ours.
 
     Args:
-        fault: what typer raised.
+        fault: what typer raised; it names an option.
         verb: the verb whose line it read.
         flags: the verb's flags, and whether each is a switch without a value.
     """
-    name = getattr(fault, "option_name", None)
-    if name is None:
-        return UsageError("error.cli.unreadable_line", reason=fault.format_message(), verb=verb)
+    name: str = vars(fault)["option_name"]
     if name not in flags:
         return UsageError("error.cli.no_such_option", name=name, hint=_meant(name, flags), verb=verb)
     key = "error.cli.takes_no_value" if flags[name] else "error.cli.value_missing"

@@ -137,18 +137,18 @@ def patiently(
         act: one attempt.
         source: for the sentences.
         file: what is asked for.
-        done: bytes so far; an attempt that adds some is not counted against the hub.
+        done: bytes so far; an attempt that brings some which never came before is not counted against the hub. Those of a
+            part that is begun anew again and again are: else a hub could keep us for ever.
 
     Raises:
         ModelError: what happened, and the other ways to a model.
     """
-    failures = 0
+    failures, most = 0, done()
     while True:
-        before = done()
         try:
             return act()
         except network_errors() as failed:
-            failures = 1 if done() > before else failures + 1
+            failures, most = (1, done()) if done() > most else (failures + 1, most)
             if failures >= PATIENCE.tries or (_status(failed) or 503) not in TRANSIENT:
                 raise explain(failed, source, file=file) from failed
             _wait(failed, source, file=file, attempt=failures + 1)

@@ -73,8 +73,6 @@ MESSAGES = {
         "Leave it out, put its option before it, or put quotation marks around a text with blanks; "
         "`pangzhu {verb} --help` lists the options."
     ),
-    "error.cli.unreadable_line": "The command line cannot be read: {reason}",
-    "error.cli.unreadable_line.fix": "`pangzhu {verb} --help` shows how it is written.",
     "error.cli.given_twice": "Both {word} and {option} were given.",
     "error.cli.given_twice.fix": "Give only one of them.",
     "error.cli.no_such_language": "There is no language “{name}”.",

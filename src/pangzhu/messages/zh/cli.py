@@ -72,8 +72,6 @@ MESSAGES = {
     "error.cli.unexpected_word.fix": (
         "去掉它，或在它前面写上选项名；文本中有空格时请用引号括起来。`pangzhu {verb} --help` 列出全部选项。"
     ),
-    "error.cli.unreadable_line": "无法理解这条命令：{reason}",
-    "error.cli.unreadable_line.fix": "写法见 `pangzhu {verb} --help`。",
     "error.cli.given_twice": "同时给了 {word} 和 {option}。",
     "error.cli.given_twice.fix": "两者只给一个。",
     "error.cli.no_such_language": "没有“{name}”这种语言。",
