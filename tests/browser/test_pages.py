@@ -60,12 +60,6 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(params=LANGUAGES)
-def chosen(request: pytest.FixtureRequest) -> Language:
-    set_language(request.param)
-    return request.param
-
-
 def asked() -> Asked:
     """The law example's rows with every kind of answer: right, wrong, unended, hostile, empty."""
     rows = json.loads(example("law_data.json").read_text(encoding="utf-8"))[:12]
@@ -98,17 +92,29 @@ def run_report(trained: Trained, folder: Path) -> Path:
 
 
 def check_page(trained: Trained, folder: Path) -> Path:
+    """Two pages of rows: one with more tokens than are drawn at first, one that contradicts it, short ones, a bad one. Each
+    token is an element to be looked at, so the long ones are no more than it takes."""
     file = folder / "rows.jsonl"
-    rows = [{"instruction": HOSTILE, "output": f"{number} {HOSTILE}"} for number in range(60)] + [{"instruction": "q"}]
+    hostile = [{"instruction": HOSTILE, "output": answer} for answer in (HOSTILE, "another answer")]
+    rows = [*hostile, *({"instruction": f"q{number}", "output": "a"} for number in range(57)), {"instruction": "q"}]
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     check(CheckConfig(dataset_path=file, model_name_or_path=str(trained.base), html=folder / "check.html"))
     return folder / "check.html"
 
 
-@pytest.fixture(params=[report, run_report, check_page], ids=lambda make: make.__name__)
-def page(request: pytest.FixtureRequest, trained: Trained, tmp_path: Path, chosen: Language) -> Path:
+@pytest.fixture(scope="module", params=LANGUAGES)
+def chosen(request: pytest.FixtureRequest) -> Language:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[report, run_report, check_page], ids=lambda make: make.__name__)
+def page(
+    request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: pytest.TempPathFactory, chosen: Language
+) -> Path:
+    """Written once in each language; a browser changes nothing of it."""
     make: Callable[[Trained, Path], Path] = request.param
-    return make(trained, tmp_path)
+    set_language(chosen)
+    return make(trained, tmp_path_factory.mktemp("page"))
 
 
 def test_a_page_is_html_without_a_parse_error(page: Path) -> None:

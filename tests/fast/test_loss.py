@@ -9,7 +9,7 @@ from pangzhu.fast import loss
 from pangzhu.fast.loss import score, score_logits
 from pangzhu.fast.workspace import Workspace
 
-S, H, V = 70, 6, 50
+S, H, V = 22, 6, 50
 
 
 @pytest.fixture(autouse=True)

@@ -87,7 +87,5 @@ def _float32_bytes(tensor: gguf.ReaderTensor) -> int:
 
 
 def _bfloat16_values(values: np.ndarray) -> np.ndarray:
-    """Round to the nearest bfloat16, ties to even, as torch does; still float32."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-    return (rounded & 0xFFFF0000).astype(np.uint32).view(np.float32)
+    """Round to the nearest bfloat16, ties to even; still float32."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).bfloat16().float().numpy()
