@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from safetensors.torch import load_file
 from pangzhu import restraint
 from pangzhu.adapter import read_manifest, round_to_bf16, verify_files
 from pangzhu.errors import UsageError
-from pangzhu.messages import text
+from pangzhu.messages import listening, text
 from pangzhu.restraint import FACTORS, weaken
+from pangzhu.train import TrainResult
 from tests.conftest import alpaca, build_lora, examples, train_config
 from tests.test_train import SIX_ROWS, UNTIL_LEARNED, WEIGHTS, Runs
+from tests.use_helpers import Told
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,6 +32,31 @@ MORE: dict[str, Any] = UNTIL_LEARNED | {"until_learned": False, "num_train_epoch
 def runs(model_folder: Callable[[str], Path], tmp_path: Path) -> Runs:
     rows = alpaca(tmp_path / "rows.jsonl", SIX_ROWS)
     return Runs(model_folder("qwen2"), rows, tmp_path)
+
+
+@dataclass(frozen=True)
+class Both:
+    """The same run published as it was trained and weakened, and what was said of the latter."""
+
+    runs: Runs
+    whole: TrainResult
+    weak: TrainResult
+    told: Told
+
+    def folder(self, name: str) -> Path:
+        return self.runs.folder / name
+
+
+@pytest.fixture(scope="module")
+def both(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Both:
+    folder, told = tmp_path_factory.mktemp("both"), Told()
+    runs = Runs(model_folder("qwen2"), alpaca(folder / "rows.jsonl", SIX_ROWS), folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pangzhu.machine.num_physical_cores", lambda: 1)
+        whole = runs.train("whole", **MORE)
+        with listening(told):
+            weak = runs.train("weak", **MORE, weaken_to_learned=True)
+    return Both(runs, whole, weak, told)
 
 
 @pytest.fixture
@@ -70,31 +98,30 @@ def test_rows_behind_one_that_is_lost_are_not_measured(lora_model: PeftModel, mo
     assert set(asked) == {0}
 
 
-def test_a_published_adapter_is_the_trained_one_times_the_factor_and_has_lost_nothing(runs: Runs) -> None:
-    whole = runs.train("whole", **MORE)
-    weak = runs.train("weak", **MORE, weaken_to_learned=True)
+def test_a_published_adapter_is_the_trained_one_times_the_factor_and_has_lost_nothing(both: Both) -> None:
+    whole, weak = both.whole, both.weak
     assert whole.num_learned == weak.num_learned > 1
     assert whole.weakened_to is None
     assert weak.weakened_to in FACTORS[:-1]
-    trained, published = (load_file(runs.folder / name / WEIGHTS) for name in ("whole", "weak"))
+    trained, published = (load_file(both.folder(name) / WEIGHTS) for name in ("whole", "weak"))
     for name, tensor in trained.items():
         factor = weak.weakened_to if "lora_B" in name else 1.0
         assert torch.equal(published[name], (tensor.float() * factor).to(torch.bfloat16))
-    assert verify_files(runs.folder / "weak").metrics["weakened_to"] == weak.weakened_to
+    assert verify_files(both.folder("weak")).metrics["weakened_to"] == weak.weakened_to
 
 
-def test_it_is_told_and_a_resumed_run_publishes_the_same_bytes(runs: Runs, said: list[str]) -> None:
-    weak = runs.train("weak", **MORE, weaken_to_learned=True)
+def test_it_is_told_and_a_resumed_run_publishes_the_same_bytes(both: Both, runs: Runs) -> None:
+    weak = both.weak
     assert weak.weakened_to is not None
-    assert text("train.weakened", percent=100 * weak.weakened_to, num=weak.num_learned) in said
+    assert text("train.weakened", percent=100 * weak.weakened_to, num=weak.num_learned) in both.told.sentences
     runs.stop_at(20, **MORE, weaken_to_learned=True)
     runs.train(**MORE, weaken_to_learned=True)
-    assert runs.weights() == runs.weights("weak")
+    assert runs.weights() == both.runs.weights("weak")
 
 
 def test_the_validation_rows_are_measured_with_what_is_published(runs: Runs, tmp_path: Path) -> None:
     held_out = alpaca(tmp_path / "validation.jsonl", [("q7?", "answer 49."), ("q8?", "answer 56.")])
-    options: dict[str, Any] = MORE | {"validation_path": held_out, "load_best_model_at_end": False}
+    options: dict[str, Any] = MORE | {"validation_path": held_out, "load_best_model_at_end": False, "eval_steps": 80}
     whole, weak = runs.train("whole", **options), runs.train("weak", **options, weaken_to_learned=True)
     assert whole.published_step == weak.published_step
     assert whole.validation_loss is not None
@@ -108,6 +135,5 @@ def test_a_magnitude_cannot_be_weakened(tmp_path: Path) -> None:
     assert refused.value.key == "error.config.weaken_dora"
 
 
-def test_a_run_that_does_not_ask_for_it_says_nothing_of_it(runs: Runs) -> None:
-    runs.train(**MORE)
-    assert read_manifest(runs.folder / "out").metrics["weakened_to"] is None
+def test_a_run_that_does_not_ask_for_it_says_nothing_of_it(both: Both) -> None:
+    assert read_manifest(both.folder("whole")).metrics["weakened_to"] is None

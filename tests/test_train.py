@@ -35,7 +35,7 @@ from pangzhu.template import PromptContract
 from pangzhu.train import TrainResult, choose_proof_rows, train
 from tests.conftest import alpaca, examples, silently, train_config
 
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early]
 WEIGHTS = "adapter_model.safetensors"
 SIX_ROWS = [(f"q{number}?", f"answer {number * 7}.") for number in range(6)]
 TIMES = {"tokens_per_second", "seconds_left", "eval_runtime"}
@@ -629,18 +629,18 @@ def test_until_learned_resumed_equals_unbroken(step: int, runs: Runs) -> None:
 # --- what is left behind, and what is left alone ---------------------------------------------------------------------
 
 
-def test_a_run_that_learned_early_leaves_a_checkpoint(runs: Runs) -> None:
-    """A crash while the adapter is confirmed, proven or published then costs nothing."""
-    result = runs.train("early", **UNTIL_LEARNED, save_steps=1000)
-    assert runs.checkpoints("early") == [f"checkpoint-{result.num_steps}"]
+def test_a_run_that_learned_early_leaves_a_checkpoint_and_confirms_its_rows_once(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash while the adapter is proven or published then costs nothing."""
 
-
-def test_rows_confirmed_at_the_last_step_are_not_confirmed_again(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def again(*_: object) -> list[bool]:
         raise AssertionError("the rows were confirmed twice")
 
     monkeypatch.setattr("pangzhu.train.confirm_learned", again)
-    assert runs.train("once", **UNTIL_LEARNED).num_learned == len(SIX_ROWS)
+    result = runs.train("early", **UNTIL_LEARNED, save_steps=1000)
+    assert runs.checkpoints("early") == [f"checkpoint-{result.num_steps}"]
+    assert result.num_learned == len(SIX_ROWS)
 
 
 @pytest.mark.parametrize("name", ["README.md", "tokenizer.json"])

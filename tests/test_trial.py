@@ -48,7 +48,7 @@ STUMBLING = (
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bounds, smaller, so that a test does not wait for them."""
-    monkeypatch.setattr(trial, "MOST_SECONDS", 1.0)
+    monkeypatch.setattr(trial, "MOST_SECONDS", 0.5)
     monkeypatch.setattr(trial, "MOST_MEMORY", 128 * 2**20)
 
 

@@ -39,6 +39,7 @@ WANTED = os.environ.get("PANGZHU_REQUIRE_BROWSER") == "1"
 pytest_plugins = ["tests.use_fixtures"]
 pytestmark = [
     pytest.mark.usefixtures("one_core"),
+    pytest.mark.early,
     pytest.mark.skipif(CHROMIUM is None and not WANTED, reason="no Chromium on this machine"),
 ]
 

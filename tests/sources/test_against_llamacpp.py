@@ -40,8 +40,9 @@ class Converted:
     model: Any
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Ids of the question in the chat template, up to where the answer begins."""
-        messages = [{"role": "user", "content": question}]
+        """Ids of the question in the chat template, up to where the answer begins. The system text is a short one: the
+        template's own would be most of what is read."""
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
         return list(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
 
     @cached_property

@@ -21,7 +21,8 @@ from tests.torture.recordings import OUT, RUN, Recording, ends_the_same
 from tests.torture.states import MOODS, WAITING, CrashPoint, PowerLoss, crash_points
 from tests.torture.test_kills import LEAST_KILLS
 
-pytestmark = pytest.mark.usefixtures("one_core")
+# Not traced: the same lines run hundreds of times, and the tests of checkpoints and training reach them too.
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early, pytest.mark.no_cover]
 LEAST_CRASHES = 300
 LEAST_POWER_LOSSES = 200
 NUM_RESUMED = 6  # of each kind, in the ordinary suite; `make torture` goes on from every one

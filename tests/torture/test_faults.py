@@ -25,7 +25,7 @@ from tests.conftest import silently
 from tests.torture.disks import Fault, FaultyDisk, Operation, disk_full, write_tree
 from tests.torture.recordings import CHECKPOINTS, OUT, RUN, Recording, ends_the_same, while_saving
 
-pytestmark = pytest.mark.usefixtures("one_core")
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early]
 PAGE = 4096  # bytes that a file takes at the least
 
 
