@@ -179,24 +179,23 @@ def test_check_warns_without_refusing(run, data: Path, tiny: tuple[str, str]) ->
     assert kind["num_rows"] == 7
 
 
-def test_check_compares_with_an_evaluation_file(run, data: Path, tiny: tuple[str, str], tmp_path: Path) -> None:
-    data.write_text(GOOD, encoding="utf-8")
-    questions = tmp_path / "eval.jsonl"
-    questions.write_text('{"question": "别的"}\n{"question": "问？"}\n', encoding="utf-8")
-    outcome = run("check", str(data), *tiny, "--eval_path", str(questions))
-    assert outcome.exit_code == 0
-    assert f"{data}:1: see {questions}:2" in outcome.out
-
-
-def test_check_compares_with_no_evaluation_file_that_has_bad_rows(
-    run, data: Path, tiny: tuple[str, str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("second", "exit_code", "told"),
+    [
+        ('{"question": "问？"}', 0, "{data}:1: see {questions}:2"),
+        ('{"question": 7}', 3, "{questions}:2"),
+    ],
+    ids=["it repeats a row", "a row of it is bad"],
+)
+def test_check_compares_with_an_evaluation_file(
+    run, data: Path, tiny: tuple[str, str], tmp_path: Path, second: str, exit_code: int, told: str
 ) -> None:
     data.write_text(GOOD, encoding="utf-8")
     questions = tmp_path / "eval.jsonl"
-    questions.write_text('{"question": "问？"}\n{"question": 7}\n', encoding="utf-8")
+    questions.write_text(f'{{"question": "别的"}}\n{second}\n', encoding="utf-8")
     outcome = run("check", str(data), *tiny, "--eval_path", str(questions))
-    assert outcome.exit_code == 3
-    assert f"{questions}:2" in outcome.err
+    assert outcome.exit_code == exit_code
+    assert told.format(data=data, questions=questions) in (outcome.err if exit_code else outcome.out)
 
 
 def test_check_reads_the_validation_file_as_training_does(
