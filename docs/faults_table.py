@@ -10,16 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from page_marks import put_between
+from page_marks import Generated
 
-Language = Literal["en", "zh"]
+from pangzhu.messages import Language
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGES: dict[Language, Path] = {"en": HERE / "faults.md", "zh": HERE / "faults.zh-CN.md"}
-BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
 MARK = "pytest.mark.fault"
 
 
@@ -305,11 +303,6 @@ def faults_table(language: Language) -> str:
     return "\n".join(_lines(language, shown_by_fault()))
 
 
-def with_table(page: str, table: str) -> str:
-    """A page's text with `table` between its marks."""
-    return put_between(page, table, BEGIN, END)
-
-
 def _tests(tree: ast.Module) -> Iterator[ast.FunctionDef]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"))
 
@@ -345,11 +338,7 @@ def _cell(number: str, language: Language, tests: dict[str, list[Shown]]) -> str
     return WORDS[language]["by_hand"].format(how=ELSEWHERE[number][language])
 
 
-def main() -> None:
-    """Write the table into both pages."""
-    for language, page in PAGES.items():
-        page.write_text(with_table(page.read_text(encoding="utf-8"), faults_table(language)), encoding="utf-8")
-
+TABLE = Generated("faults", PAGES, faults_table)
 
 if __name__ == "__main__":
-    main()
+    TABLE.write()

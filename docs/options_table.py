@@ -10,7 +10,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from page_marks import put_between
+from page_marks import Generated
 from pydantic.fields import FieldInfo
 
 from pangzhu import messages
@@ -21,7 +21,6 @@ from pangzhu.messages import Language, text
 
 HERE = Path(__file__).resolve().parent
 PAGES: dict[Language, Path] = {"en": HERE / "training.md", "zh": HERE / "training.zh-CN.md"}
-BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
         "head": "| option | default | commands | meaning |",
@@ -58,11 +57,6 @@ def options_table(language: Language) -> str:
         return "\n".join(_lines(WORDS[language]))
     finally:
         messages.set_language(before)
-
-
-def with_table(page: str, table: str) -> str:
-    """A page's text with `table` between its marks."""
-    return put_between(page, table, BEGIN, END)
 
 
 def _lines(words: dict[str, str]) -> Iterator[str]:
@@ -143,11 +137,7 @@ def _cell(sentence: str) -> str:
     return sentence.replace("|", "\\|")
 
 
-def main() -> None:
-    """Write the table into both pages."""
-    for language, page in PAGES.items():
-        page.write_text(with_table(page.read_text(encoding="utf-8"), options_table(language)), encoding="utf-8")
-
+TABLE = Generated("options", PAGES, options_table)
 
 if __name__ == "__main__":
-    main()
+    TABLE.write()

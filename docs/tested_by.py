@@ -9,17 +9,17 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from page_marks import put_between
+from page_marks import Generated
 
-Language = Literal["en", "zh"]
+from pangzhu.messages import Language
+
 Results = dict[str, list[dict[str, Any]]]  # runs by their kind
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tests" / "results.json"
 PAGES: dict[Language, Path] = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
-BEGIN, END = "<!-- tested:begin -->", "<!-- tested:end -->"
 FUZZ_INPUTS = "inputs of campaigns"
 COLUMNS: dict[str, dict[Language, str]] = {  # by what was counted
     "crash points, the same command ends with the same bytes": {"en": "crash points", "zh": "崩溃点"},
@@ -57,11 +57,6 @@ def counts_table(language: Language, results: Results | None = None) -> str:
     return "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
 
 
-def with_table(page: str, table: str) -> str:
-    """A page's text with `table` between its marks."""
-    return put_between(page, table, BEGIN, END)
-
-
 def _platform(on: dict[str, str]) -> str:
     return f"{on['system']}, Python {on['python']}, `{on['instruction_sets']}`"
 
@@ -74,11 +69,7 @@ def _read() -> Results:
     return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
 
 
-def main() -> None:
-    """Write the table into both pages."""
-    for language, page in PAGES.items():
-        page.write_text(with_table(page.read_text(encoding="utf-8"), counts_table(language)), encoding="utf-8")
-
+TABLE = Generated("tested", PAGES, counts_table)
 
 if __name__ == "__main__":
-    main()
+    TABLE.write()

@@ -321,7 +321,7 @@ def shown_commands(page: Path) -> list[list[str]]:
 def test_the_options_table_is_the_generated_one(language: Language) -> None:
     script = docs_script("options_table")
     page = read(script.PAGES[language])
-    assert page == script.with_table(page, script.options_table(language)), "run: python docs/options_table.py"
+    assert page == script.TABLE.renewed(language), "run: python docs/options_table.py"
 
 
 def test_the_options_table_lists_every_option_once() -> None:

@@ -47,7 +47,7 @@ def test_every_row_stands_once_in_order_and_in_both_languages() -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_table_is_the_generated_one(language: str) -> None:
     page = script().PAGES[language].read_text(encoding="utf-8")
-    assert page == script().with_table(page, script().faults_table(language)), "run: python docs/faults_table.py"
+    assert page == script().TABLE.renewed(language), "run: python docs/faults_table.py"
 
 
 def test_marks_of_a_test_and_of_a_whole_file_are_found(tmp_path: Path) -> None:
