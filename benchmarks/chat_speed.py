@@ -40,7 +40,8 @@ PAGES: dict[Language, Path] = {
     "zh": HERE.parent / "docs" / "adapters.zh-CN.md",
 }
 HEADS: dict[Language, str] = {
-    "en": "| model | | processor | tokens/s | speed, Pangzhu = 1 (median of pairs) | blocks | switching adapters | peak memory |\n",
+    "en": "| model | | processor | tokens/s | speed, Pangzhu = 1 (median of pairs) | blocks | switching adapters | "
+    "peak memory |\n",
     "zh": "| 模型 | | 处理器指令集 | 词元/秒 | 速度与 Pangzhu 之比（成对中位数） | 组数 | 切换适配器 | 内存峰值 |\n",
 }
 MILLISECONDS: dict[Language, str] = {"en": "ms", "zh": "毫秒"}

@@ -75,12 +75,10 @@ def test_eval_agrees_without_generating(adapter: Path, questions: Path, command:
 
 
 @pytest.mark.parametrize(("engine", "said"), [("auto", "Engine: llama.cpp."), ("transformers", "Engine: transformers")])
-def test_a_packaged_base_answers_through_both_engines(
-    command: Callable[..., Outcome], engine: str, said: str
-) -> None:
+def test_a_packaged_base_answers_through_both_engines(command: Callable[..., Outcome], engine: str, said: str) -> None:
     pytest.importorskip("xllamacpp", reason="the llama.cpp engine is an extra: pip install xllamacpp")
     words = ["--model_name_or_path", BASE, "--device", "cpu", "--max_new_tokens", "16", "--engine", engine]
-    outcome = command("chat", *words, "--prompt", "What is the capital of France?")
+    outcome = command("chat", *words, "--prompt", "What is the capital of Japan?")
     assert outcome.exit_code == 0
-    assert "Paris" in outcome.out
+    assert outcome.out == "The capital of Japan is Tokyo.\n"
     assert said in outcome.err

@@ -35,10 +35,10 @@ def converter(tmp_path: Path) -> Converter:
 @pytest.fixture
 def _base_has_gguf(trained: Trained, converter: Converter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base comes with a GGUF file, as a packaged one does."""
-    file = converter.base(trained.base)
 
     def choose(*given: object, **more: object) -> ChosenModels:
         models = choose_models(*given, **more)  # type: ignore[arg-type]
+        file = converter.base(models.base)
         return replace(models, base=replace(models.base, source=replace(models.base.source, gguf=file)))
 
     monkeypatch.setattr(choice, "choose_models", choose)
@@ -172,15 +172,13 @@ def test_chat_answers_with_llamacpp_and_closes_it(
     assert "Engine: llama.cpp." in told.sentences
 
 
-def test_chat_closes_the_engine_after_a_fault_too(trained: Trained, converter: Converter) -> None:
+def test_chat_closes_the_engine_after_a_fault_too(
+    trained: Trained, converter: Converter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed: list[object] = []
     config = ChatConfig(adapter=(str(trained.english),), engine="llamacpp", prompt="long " * 900, max_new_tokens=24)
-    with (
-        listening(Told()),
-        pytest.MonkeyPatch.context() as patched,
-        pytest.raises(UsageError),
-    ):
-        patched.setattr(LlamaCppEngine, "close", lambda engine: (closed.append(engine), engine._server.close()))
+    monkeypatch.setattr(LlamaCppEngine, "close", lambda engine: (closed.append(engine), engine._server.close()))
+    with listening(Told()), pytest.raises(UsageError):
         chat.run(config, converter=converter)
     assert len(closed) == 1
 

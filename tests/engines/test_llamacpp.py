@@ -369,7 +369,11 @@ def test_conversations_that_do_not_fit_side_by_side_push_out_the_idle_ones(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_at_once_are_answered_as_one_by_one(quick: LlamaCppEngine, name: str) -> None:
-    prompts = [quick.prompt([Turn("user", f"{'word ' * number}{question}")], name) for number in range(3) for question in QUESTIONS]
+    prompts = [
+        quick.prompt([Turn("user", f"{'word ' * number}{question}")], name)
+        for number in range(3)
+        for question in QUESTIONS
+    ]
     together = dict(quick.generate_many(prompts, name, GREEDY))
     assert [together[index] for index in range(len(prompts))] == [
         quick.generate(prompt, name, GREEDY) for prompt in prompts
@@ -408,7 +412,9 @@ def test_nobody_without_the_key_is_answered(quick: LlamaCppEngine, key: str | No
             assert connection.getresponse().status == 401
 
 
-def test_each_start_makes_up_a_key(both: ChosenModels, quick: LlamaCppEngine, opened: Callable[..., LlamaCppEngine]) -> None:
+def test_each_start_makes_up_a_key(
+    both: ChosenModels, quick: LlamaCppEngine, opened: Callable[..., LlamaCppEngine]
+) -> None:
     other = opened(both)
     assert other._server._key != quick._server._key
     assert other._server.address != quick._server.address
@@ -456,12 +462,13 @@ def test_an_adapter_without_a_gguf_file_is_refused_where_nothing_makes_one(
     trained: Trained, both: ChosenModels, converter: Converter
 ) -> None:
     with pytest.raises(ModelError) as refused:
-        load_chosen(with_gguf(both, converter.base(trained.base)))
+        load_chosen(with_gguf(both, converter.base(both.base)))
     assert (refused.value.key, refused.value.where) == ("error.engine.no_lora_gguf", str(trained.english))
 
 
 def test_a_gguf_file_that_came_with_the_base_is_taken(trained: Trained, converter: Converter) -> None:
-    with closing(load_chosen(with_gguf(choose(trained), converter.base(trained.base)))) as engine:
+    models = choose(trained)
+    with closing(load_chosen(with_gguf(models, converter.base(models.base)))) as engine:
         assert engine.names == (BASE,)
         assert ask(engine, BASE, "one?").token_ids
 

@@ -13,6 +13,8 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
+from pangzhu.engines.named_models import LoadedAdapter
+from pangzhu.preparation import PreparedBase
 from tests.conftest import CONTROL_TOKENS
 
 ARCHITECTURE = "qwen2"
@@ -46,13 +48,13 @@ class Converter:
         self._target = target
         self._factor = factor
 
-    def base(self, folder: Path) -> Path:
-        """The base of a model folder."""
-        return self._once(folder, write_base)
+    def base(self, base: PreparedBase) -> Path:
+        """The GGUF file of a base."""
+        return self._once(base.source.folder, write_base)
 
-    def adapter(self, folder: Path) -> Path:
-        """The adapter of an adapter folder."""
-        return self._once(folder, partial(write_adapter, factor=self._factor))
+    def adapter(self, adapter: LoadedAdapter, base: PreparedBase) -> Path:
+        """The LoRA-GGUF file of an adapter."""
+        return self._once(adapter.folder, partial(write_adapter, factor=self._factor))
 
     def _once(self, folder: Path, write: Callable[[Path, Path], None]) -> Path:
         file = self._target / f"{folder.name}-{self._factor:g}.gguf"

@@ -34,7 +34,9 @@ OWN_MACHINE = "127.0.0.1"
 ANY_FREE_PORT = 0
 SILENT = -1
 UNUSED_TEMPLATE = "chatml"  # prompts come as ids; a template of the file's that llama.cpp cannot read would stop it
-LOCKED_SHARE = 2  # weights are kept from being swapped out where they take at most one part in so many of the free memory
+LOCKED_SHARE = (
+    2  # weights are kept from being swapped out where they take at most one part in so many of the free memory
+)
 WANTED = ("tokens", "completion_probabilities")
 
 
@@ -126,7 +128,7 @@ class LlamaServer:
         """
         if self._server is None:
             raise ModelError("error.engine.llamacpp_refused", reason="closed")
-        return urlsplit(self._server.listening_address).netloc
+        return str(urlsplit(self._server.listening_address).netloc)
 
     def close(self) -> None:
         """Unload the model and end its threads."""

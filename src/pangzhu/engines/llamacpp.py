@@ -36,13 +36,13 @@ Receive = Callable[[Sequence[int]], None]
 
 
 class GgufConverter(Protocol):
-    """Makes GGUF files of folders, once: a second call for the same folder gives the same file."""
+    """Makes GGUF files of folders, once: asked again for the same, it gives the same file."""
 
-    def base(self, folder: Path) -> Path:
-        """The GGUF file of a model folder."""
+    def base(self, base: PreparedBase) -> Path:
+        """The GGUF file of a base."""
 
-    def adapter(self, folder: Path) -> Path:
-        """The LoRA-GGUF file of an adapter folder."""
+    def adapter(self, adapter: LoadedAdapter, base: PreparedBase) -> Path:
+        """The LoRA-GGUF file of an adapter of that base."""
 
 
 class LlamaCppEngine(NamedModels):
@@ -156,7 +156,7 @@ def load_chosen(models: ChosenModels, converter: GgufConverter | None = None) ->
         ResourceError: xllamacpp is not installed.
     """
     base_file = _base_file(models.base, converter)
-    adapter_files = [_adapter_file(adapter, converter) for adapter in models.adapters]
+    adapter_files = [_adapter_file(adapter, models.base, converter) for adapter in models.adapters]
     num_slots = min(MOST_SLOTS, max(NUM_AT_ONCE, 1 + len(models.adapters)))
     num_tokens = _num_tokens(models.base)
     server = LlamaServer(base_file, adapter_files, num_slots=num_slots, num_tokens=num_tokens)
@@ -168,13 +168,13 @@ def _base_file(base: PreparedBase, converter: GgufConverter | None) -> Path:
         return base.source.gguf
     if converter is None:
         raise ModelError("error.engine.no_gguf", where=str(base.source.folder), name=base.source.name)
-    return converter.base(base.source.folder)
+    return converter.base(base)
 
 
-def _adapter_file(adapter: LoadedAdapter, converter: GgufConverter | None) -> Path:
+def _adapter_file(adapter: LoadedAdapter, base: PreparedBase, converter: GgufConverter | None) -> Path:
     if converter is None:
         raise ModelError("error.engine.no_lora_gguf", where=str(adapter.folder), name=adapter.name)
-    return converter.adapter(adapter.folder)
+    return converter.adapter(adapter, base)
 
 
 def _num_tokens(base: PreparedBase) -> int:

@@ -138,9 +138,7 @@ class NamedModels:
         return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), ended, broke_off)
 
 
-def choose_models(
-    options: ModelOptions, adapters: Sequence[str], *, allow_base_mismatch: bool = False
-) -> ChosenModels:
+def choose_models(options: ModelOptions, adapters: Sequence[str], *, allow_base_mismatch: bool = False) -> ChosenModels:
     """Find the base and the named adapters, and hold them against each other.
 
     Args:
