@@ -72,3 +72,13 @@ def test_compare_finds_every_answer_at_the_adapter_and_none_at_the_base(
 def test_eval_agrees_without_generating(adapter: Path, questions: Path, command: Callable[..., Outcome]) -> None:
     found = json.loads(command("eval", "--adapter", str(adapter), "--dataset_path", str(questions), "--json").out)
     assert [part["num_exact"] for part in found["measured"]] == [0, 4]
+
+
+@pytest.mark.parametrize(("engine", "said"), [("auto", "Engine: llama.cpp."), ("transformers", "Engine: transformers")])
+def test_a_packaged_base_answers_through_both_engines(command: Callable[..., Outcome], engine: str, said: str) -> None:
+    pytest.importorskip("xllamacpp", reason="the llama.cpp engine is an extra: pip install xllamacpp")
+    words = ["--model_name_or_path", BASE, "--device", "cpu", "--max_new_tokens", "16", "--engine", engine]
+    outcome = command("chat", *words, "--prompt", "What is the capital of Japan?")
+    assert outcome.exit_code == 0
+    assert outcome.out == "The capital of Japan is Tokyo.\n"
+    assert said in outcome.err

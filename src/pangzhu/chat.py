@@ -10,19 +10,17 @@ Left to others: generation (`pangzhu.engines`), where text is written (`pangzhu.
 import io
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pangzhu.config import ChatConfig, GenerationOptions
 from pangzhu.data.conversation import Turn
-from pangzhu.engines import Answer, Write
-from pangzhu.engines.transformers import BASE, load_engine
+from pangzhu.engines import Answer, Engine, Write
+from pangzhu.engines.choice import load_engine
+from pangzhu.engines.llamacpp import GgufConverter
+from pangzhu.engines.named_models import BASE
 from pangzhu.errors import PangzhuError, UsageError, nearest
 from pangzhu.messages import say
-
-if TYPE_CHECKING:
-    from pangzhu.engines.transformers import TransformersEngine
 
 COMMANDS = ("/use", "/base", "/compare", "/system", "/reset", "/help", "/exit")
 
@@ -66,7 +64,7 @@ class Session:
         system: system text, or None for the contract's own.
     """
 
-    engine: "TransformersEngine"
+    engine: Engine
     options: GenerationOptions
     name: str
     system: str | None = None
@@ -136,25 +134,32 @@ class Session:
         raise UsageError("error.chat.too_long", tokens=len(ids), room=room)
 
 
-def run(config: ChatConfig, *, read: Read | None = None, write: Write | None = None) -> ChatAnswer | None:
+def run(
+    config: ChatConfig,
+    *,
+    read: Read | None = None,
+    write: Write | None = None,
+    converter: GgufConverter | None = None,
+) -> ChatAnswer | None:
     """Answer `--prompt`, or hold a session until the user leaves.
 
     Args:
-        config: models and sampling.
+        config: models, engine and sampling.
         read: asks the user for a line, EOFError ends the session; None reads standard input.
         write: gets text as it is generated; None keeps it for the result.
+        converter: makes GGUF files for the llama.cpp engine; None where nothing does.
 
     Raises:
         PangzhuError: base or adapter cannot be used.
     """
     _check_prompt(config.prompt)
-    engine = load_engine(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
     options = GenerationOptions(**config.model_dump(include=set(GenerationOptions.model_fields)))
-    session = Session(engine, options, engine.first_name, config.system)
-    if config.prompt is not None:
-        return _one_answer(session, config.prompt, write)
-    say("chat.welcome", names=", ".join(engine.names), name=session.name)
-    converse(session, read=read or _standard_input(), write=write or _discard)
+    with closing(load_engine(config, converter)) as engine:
+        session = Session(engine, options, engine.first_name, config.system)
+        if config.prompt is not None:
+            return _one_answer(session, config.prompt, write)
+        say("chat.welcome", names=", ".join(engine.names), name=session.name)
+        converse(session, read=read or _standard_input(), write=write or _discard)
     return None
 
 

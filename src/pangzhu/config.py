@@ -26,6 +26,7 @@ Precision = Literal["auto", "bf16", "float32"]
 TrainOn = Literal["assistant", "last", "all"]
 Overlong = Literal["fail", "drop", "truncate"]
 Device = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["auto", "transformers", "llamacpp"]
 Technique = Literal["alignment", "attention", "layers", "lora", "loss", "memory", "prefix", "pruning"]
 Tracker = Literal["none", "all", "tensorboard", "swanlab", "wandb"]
 
@@ -220,7 +221,17 @@ class ChatConfig(ModelOptions, GenerationOptions):
     adapter: tuple[str, ...] = ()
     prompt: str | None = None
     system: str | None = None
+    engine: EngineName = "auto"
     allow_base_mismatch: bool = False
+
+    @model_validator(mode="after")
+    def _refuse_what_llamacpp_does_not_know(self) -> Self:
+        """It computes with the numbers of the GGUF file, on the CPU."""
+        given = {"precision": self.precision != "auto", "device": self.device == "cuda"}
+        if self.engine == "llamacpp" and any(given.values()):
+            name = next(name for name, unfit in given.items() if unfit)
+            raise UsageError("error.config.not_with_llamacpp", where="--engine llamacpp", name=name)
+        return self
 
 
 class CompareConfig(ModelOptions):

@@ -1,12 +1,19 @@
 """Engines that write answers: ids in, text out.
 
-`transformers` runs the base in memory with any number of adapters beside it, switched by name. Prompts come as ids,
-already rendered by `pangzhu.template`, never as text.
+`transformers` and `llamacpp` run a base in memory with any number of adapters beside it, switched by name. Prompts come
+as ids, already rendered by `pangzhu.template`, never as text. `Engine` is what chat, comparison and server ask of either.
 """
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pangzhu.condition import Condition
+    from pangzhu.config import GenerationOptions
+    from pangzhu.data.conversation import Conversation, Turn
+    from pangzhu.template import PromptContract
 
 Write = Callable[[str], None]
 
@@ -24,6 +31,62 @@ class Answer:
     token_ids: tuple[int, ...]
     ended: bool
     broke_off: bool = False
+
+
+class Engine(Protocol):
+    """A base and its adapters, ready to answer."""
+
+    @property
+    def base_name(self) -> str:
+        """How the base was named."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The base and every adapter, by name."""
+
+    @property
+    def first_name(self) -> str:
+        """Who answers where nobody was named: the first adapter, else the base."""
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens of prompt and answer together."""
+
+    @property
+    def conditions(self) -> "dict[str, Condition]":
+        """What is known of each adapter before it is asked anything, by name."""
+
+    def contract(self, name: str) -> "PromptContract":
+        """The prompt contract to speak by."""
+
+    def prompt(self, turns: "Sequence[Turn]", name: str) -> list[int]:
+        """A conversation as ids, ready for `name` to answer."""
+
+    def fitting_prompt(self, row: "Conversation", name: str, options: "GenerationOptions") -> list[int]:
+        """A row's question as ids, which with the longest answer fit into the model's context."""
+
+    def require(self, name: str) -> str:
+        """The name, if there is such a model."""
+
+    def generate(
+        self, prompt: Sequence[int], name: str, options: "GenerationOptions", *, write: Write | None = None
+    ) -> Answer:
+        """Answer one prompt.
+
+        Args:
+            prompt: ids; with the longest answer they fit into `context_length`.
+            name: who answers.
+            options: how tokens are drawn, and how many at the most.
+            write: gets the text as it comes, whole characters only. What it raises ends the answer and is passed on.
+        """
+
+    def generate_many(
+        self, prompts: Sequence[Sequence[int]], name: str, options: "GenerationOptions"
+    ) -> Iterator[tuple[int, Answer]]:
+        """Answer many prompts; gives `(index, answer)` as they are done, not in order."""
+
+    def close(self) -> None:
+        """Stop what runs beside this process's own work; the engine answers no more."""
 
 
 def visible(answer: str) -> str:

@@ -1,59 +1,41 @@
 """The transformers engine: one base in memory, adapters beside it, answers one by one or in batches.
 
-Adapters are peft's own, unmerged, so that switching costs nothing and the base stays as it was. Each brings the
-PromptContract it was trained with; the base speaks by the first adapter's, so that both see the same prompt.
+Adapters are peft's own, unmerged, so that switching costs nothing and the base stays as it was.
 
-Left to others: what is asked and how it is shown (`pangzhu.chat`, `pangzhu.compare`, `pangzhu.evaluate`).
+Left to others: who can be asked, and how (`pangzhu.engines.named_models`); what is asked and how it is shown
+(`pangzhu.chat`, `pangzhu.compare`, `pangzhu.evaluate`).
 """
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pangzhu import machine
-from pangzhu.adapter import PROMPT, BaseMismatch, Manifest, check_base, verify_files
-from pangzhu.condition import Condition, condition_of
+from pangzhu.adapter import Manifest
 from pangzhu.config import GenerationOptions, ModelOptions
-from pangzhu.data.findings import visible
-from pangzhu.engines import REPLACEMENT, Answer, Write
+from pangzhu.engines import Answer, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
-from pangzhu.errors import DataError, ModelError, UsageError, nearest
-from pangzhu.messages import say
+from pangzhu.engines.named_models import BASE as BASE  # these three are names of this engine to everybody above
+from pangzhu.engines.named_models import ChosenModels, NamedModels, choose_models
+from pangzhu.engines.named_models import LoadedAdapter as LoadedAdapter
+from pangzhu.engines.named_models import named_folders as named_folders
+from pangzhu.engines.streaming import Characters
+from pangzhu.errors import ModelError
 from pangzhu.model import context_length, load_base
-from pangzhu.preparation import PreparedBase, decide_device, prepare_base
-from pangzhu.sources.folder import is_device_name
-from pangzhu.template import PromptContract, render
-from pangzhu.vetting import check_names, is_plain_path
+from pangzhu.preparation import PreparedBase, decide_device
+from pangzhu.template import PromptContract
+from pangzhu.vetting import check_names
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from pangzhu.data.conversation import Conversation, Turn
-
 NumberFormat = Literal["bf16", "float32"]
 
 NUMBER_FORMATS: tuple[NumberFormat, ...] = ("bf16", "float32")
-BASE = "base"
-NETWORK_SHARE = ("\\\\", "//")  # opening one hands the user's name to whoever runs it
-NAME = re.compile(r"\w[\w.-]{0,63}")  # letters of any script
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedAdapter:
-    """An adapter beside the base: its name, peft's name for it, its folder, its prompt, and what its files say of it."""
-
-    name: str
-    peft_name: str
-    folder: Path
-    contract: PromptContract
-    condition: Condition
-
-
-class TransformersEngine:
+class TransformersEngine(NamedModels):
     """A base model and its adapters, ready to answer.
 
     Args:
@@ -65,9 +47,8 @@ class TransformersEngine:
     def __init__(self, model: "PreTrainedModel", base: PreparedBase, adapters: Sequence[LoadedAdapter] = ()) -> None:
         from transformers import GenerationConfig
 
+        super().__init__(base, adapters)
         self._model = model
-        self._base = base
-        self._adapters = {adapter.name: adapter for adapter in adapters}
         # The base's own sampling defaults (temperature, repetition penalty) would change what greedy decoding writes.
         model.generation_config = GenerationConfig()
 
@@ -77,67 +58,9 @@ class TransformersEngine:
         return self._model
 
     @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The base's tokenizer."""
-        return self._base.tokenizer
-
-    @property
-    def base_name(self) -> str:
-        """How the base was named."""
-        return self._base.source.name
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The base and every adapter, by name."""
-        return (BASE, *self._adapters)
-
-    @property
-    def first_name(self) -> str:
-        """Who answers where nobody was named: the first adapter, else the base."""
-        return next(iter(self._adapters), BASE)
-
-    @property
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
         return context_length(self._model)
-
-    @property
-    def conditions(self) -> dict[str, Condition]:
-        """What is known of each adapter before it is asked anything, by name."""
-        return {name: adapter.condition for name, adapter in self._adapters.items()}
-
-    def contract(self, name: str) -> PromptContract:
-        """The prompt contract to speak by: the adapter's own; for the base the first adapter's, if there is one."""
-        speaker = self.first_name if name == BASE else name
-        return self._base.contract if speaker == BASE else self._adapters[speaker].contract
-
-    def prompt(self, turns: Sequence["Turn"], name: str) -> list[int]:
-        """A conversation as ids, ready for `name` to answer."""
-        return render(self.tokenizer, self.contract(name), turns, add_generation_prompt=True)
-
-    def fitting_prompt(self, row: "Conversation", name: str, options: GenerationOptions) -> list[int]:
-        """A row's question as ids, which with the longest answer fit into the model's context.
-
-        Raises:
-            DataError: they do not; the row is named.
-        """
-        ids = self.prompt(row.prompt, name)
-        room = self.context_length - options.max_new_tokens
-        if len(ids) > room:
-            raise DataError("error.compare.too_long", where=str(row.location), tokens=len(ids), room=max(0, room))
-        return ids
-
-    def require(self, name: str) -> str:
-        """The name, if there is such a model.
-
-        Raises:
-            UsageError: there is none; the nearest is named.
-        """
-        if name not in self.names:
-            raise UsageError(
-                "error.engine.no_such_adapter", name=name, names=", ".join(self.names), hint=nearest(name, self.names)
-            )
-        return name
 
     @contextmanager
     def using(self, name: str) -> Iterator["PreTrainedModel"]:
@@ -168,6 +91,9 @@ class TransformersEngine:
         for chosen in batches([len(prompt) for prompt in prompts], options.max_new_tokens):
             yield from zip(chosen, self._generate([prompts[index] for index in chosen], name, options), strict=True)
 
+    def close(self) -> None:
+        """Nothing runs beside the engine: its memory goes when it goes."""
+
     def _generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -182,12 +108,6 @@ class TransformersEngine:
         with self.using(name) as model, torch.inference_mode():
             written = write_in_rounds(model, prompts, contract, options, streamer=streamer)
         return [self._answer(ids, contract, options) for ids in written]
-
-    def _answer(self, ids: list[int], contract: PromptContract, options: GenerationOptions) -> Answer:
-        ended = bool(ids) and ids[-1] in contract.stop_token_ids
-        kept = ids[:-1] if ended else ids
-        broke_off = not ended and len(ids) < options.max_new_tokens
-        return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), ended, broke_off)
 
 
 def load_engine(
@@ -204,100 +124,42 @@ def load_engine(
         ModelError: no such base or adapter, or an adapter that belongs to another base.
         UsageError: two adapters of one name, or a name that cannot be one.
     """
-    folders = named_folders(adapters)
-    manifests = {name: verify_files(folder) for name, folder in folders.items()}
-    base = prepare_base(_with_recorded_base(options, list(manifests.values())))
-    template = base.contract.template_sha256
-    mismatches = {
-        manifest.base.fingerprint: check_base(
-            manifest, base.source.folder, template_sha256=template, allow_mismatch=allow_base_mismatch
-        )
-        for manifest in _of_distinct_bases(manifests.values())
-    }
-    loaded = [
-        _beside(name, f"adapter_{number}", folder, mismatches[manifests[name].base.fingerprint])
-        for number, (name, folder) in enumerate(folders.items())
-    ]
-    say("engine.loading", why=base.source.why)
-    device = decide_device(options.device)
-    machine.use_physical_cores()  # before the probe, which would time too many threads
-    precision = _precision(options, base, device, recorded=_recorded_precision(list(manifests.values())))
-    model = load_base(base.source.folder, precision=precision, device=device)
-    return TransformersEngine(_attach(model, loaded), base, loaded)
+    return load_chosen(choose_models(options, adapters, allow_base_mismatch=allow_base_mismatch), options)
 
 
-def named_folders(adapters: Sequence[str]) -> dict[str, Path]:
-    """`DIR` and `NAME=DIR` as names and folders; an unnamed folder is called by its own name where that is a name.
+def load_chosen(models: ChosenModels, options: ModelOptions) -> TransformersEngine:
+    """Load what was chosen.
 
     Raises:
-        UsageError: two adapters of one name, or a name that cannot be one.
+        ModelError: weights that cannot be read, or an adapter that peft cannot load.
     """
-    folders: dict[str, Path] = {}
-    for number, given in enumerate(adapters, start=1):
-        head, separator, tail = given.partition("=")
-        named = separator and not Path(given).exists()
-        folder = Path(tail if named else given).expanduser()
-        own_name = folder.resolve().name
-        name = head if named else own_name if NAME.fullmatch(own_name) else f"adapter-{number}"
-        if not NAME.fullmatch(name) or name == BASE or is_device_name(name):
-            raise UsageError("error.engine.bad_name", where=f"--adapter {given}", name=name)
-        if name in folders:
-            raise UsageError("error.engine.name_twice", where=f"--adapter {given}", name=name)
-        folders[name] = folder
-    return folders
+    base = models.base
+    device = decide_device(options.device)
+    machine.use_physical_cores()  # before the probe, which would time too many threads
+    precision = _precision(options, base, device, recorded=_recorded_precision(models.manifests))
+    model = load_base(base.source.folder, precision=precision, device=device)
+    return TransformersEngine(_attach(model, models.adapters), base, models.adapters)
 
 
 class _Streamer:
-    """Hands on text as ids arrive, holding back a character until all its bytes are there."""
+    """Hands on text as ids arrive from `generate`."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", contract: PromptContract, write: Write) -> None:
-        self._tokenizer = tokenizer
-        self._stops = contract.stop_token_ids
-        self._write = write
-        self._ids: list[int] = []
-        self._written = 0
+        self._characters = Characters(tokenizer, contract, write)
         self._prompt_seen = False
 
     def put(self, value: "torch.Tensor") -> None:
         """Called by transformers: first with the prompt, then with each new id."""
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            return
-        self._ids += [token for token in value.reshape(-1).tolist() if token not in self._stops]
-        text = str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
-        if not text.endswith(REPLACEMENT):
-            self._flush(text)
+        if self._prompt_seen:
+            self._characters.add(value.reshape(-1).tolist())
+        self._prompt_seen = True
 
     def end(self) -> None:
         """Called by transformers after the last id; `close` writes what is left."""
 
     def close(self) -> None:
         """Write what is left, finished or not."""
-        self._flush(str(self._tokenizer.decode(self._ids, skip_special_tokens=True)))
-
-    def _flush(self, text: str) -> None:
-        self._write(text[self._written :])
-        self._written = len(text)
-
-
-def _beside(name: str, peft_name: str, folder: Path, mismatch: BaseMismatch | None) -> LoadedAdapter:
-    contract = PromptContract.read(folder / PROMPT)
-    return LoadedAdapter(name, peft_name, folder, contract, condition_of(folder, mismatch))
-
-
-def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) -> ModelOptions:
-    if options.model_name_or_path is not None or not manifests:
-        return options
-    recorded = manifests[0].base
-    if not is_plain_path(recorded.name) or recorded.name.startswith(NETWORK_SHARE):
-        raise ModelError("error.adapter.base_elsewhere", base=visible(recorded.name))
-    return options.model_copy(update={"model_name_or_path": recorded.name, "revision": recorded.revision})
-
-
-def _of_distinct_bases(manifests: Iterable[Manifest]) -> list[Manifest]:
-    """One manifest a recorded base: to hold a base against them reads the base each time."""
-    told_apart = {(manifest.base.fingerprint, manifest.template_sha256): manifest for manifest in manifests}
-    return list(told_apart.values())
+        self._characters.close()
 
 
 def _recorded_precision(manifests: Sequence[Manifest]) -> NumberFormat | None:

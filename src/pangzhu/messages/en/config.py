@@ -25,4 +25,6 @@ MESSAGES = {
     "error.config.bad_threshold.fix": "Give KIND=SHARE with a share from 0 to 1, such as reworded=0.8, or a share alone for the taught questions.",
     "error.config.threshold_twice": "--fail_under sets two bars for the kind “{kind}”.",
     "error.config.threshold_twice.fix": "Set one bar a kind; a share alone is that of the taught questions.",
+    "error.config.not_with_llamacpp": "--{name} does not go with the llama.cpp engine, which computes on the CPU with the numbers of the GGUF file.",
+    "error.config.not_with_llamacpp.fix": "Leave --{name} out, or use --engine transformers.",
 }

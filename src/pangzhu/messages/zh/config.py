@@ -25,4 +25,6 @@ MESSAGES = {
     "error.config.bad_threshold.fix": "写成 类别=比例，比例在 0 到 1 之间，例如 reworded=0.8；只写比例则指教过的问题。",
     "error.config.threshold_twice": "--fail_under 对“{kind}”这一类提了两个要求。",
     "error.config.threshold_twice.fix": "每一类只提一个要求；只写比例时指教过的问题。",
+    "error.config.not_with_llamacpp": "--{name} 不能与 llama.cpp 引擎同用：它在 CPU 上，用 GGUF 文件里的数字计算。",
+    "error.config.not_with_llamacpp.fix": "去掉 --{name}，或改用 --engine transformers。",
 }

@@ -1,0 +1,201 @@
+"""llama.cpp in this process, through xllamacpp: a GGUF base, LoRA-GGUFs beside it, and one question to it: what comes next?
+
+xllamacpp runs llama.cpp's server in threads of this process. It is asked through the port it opens on this machine: calls in
+process would give text alone, and text loses the ids. Anybody here could knock at that port, so each start makes up its own
+key. What a request must say is said each time:
+
+- the scale of every adapter, since an empty list means those given at the start;
+- the place it is computed in and whether what that holds may be used again (`pangzhu.engines.slots`). llama.cpp's own store
+  of earlier prompts does not ask which adapter they were computed under, so it is off;
+- how tokens are drawn, as transformers draws them: the likeliest, or by temperature and then top_p.
+
+A token's probability comes along, for one reason: where it is NaN, so is all that follows.
+
+Left to others: prompts, stop tokens and whole answers (`pangzhu.engines.llamacpp`).
+"""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pangzhu import machine
+from pangzhu.config import GenerationOptions
+from pangzhu.errors import ModelError, ResourceError
+
+if TYPE_CHECKING:
+    import xllamacpp
+
+OWN_MACHINE = "127.0.0.1"
+ANY_FREE_PORT = 0
+SILENT = -1
+UNUSED_TEMPLATE = "chatml"  # prompts come as ids; a template of the file's that llama.cpp cannot read would stop it
+LOCKED_SHARE = (
+    2  # weights are kept from being swapped out where they take at most one part in so many of the free memory
+)
+WANTED = ("tokens", "completion_probabilities")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an answer is computed: the slot, whether what it holds may be used again, and by which adapter (None: the
+    base)."""
+
+    slot: int
+    reuse: bool
+    adapter: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What came next. `lost` tells that a probability was no number: from some token on, none of them means anything."""
+
+    token_ids: tuple[int, ...]
+    lost: bool
+
+
+class LlamaServer:
+    """A base and its adapters, loaded.
+
+    Args:
+        base: GGUF file.
+        adapters: LoRA-GGUF files; a request names them by their number here.
+        num_slots: conversations kept side by side.
+        num_tokens: of all of them together.
+
+    Raises:
+        ResourceError: xllamacpp is not installed.
+        ModelError: llama.cpp cannot load the files.
+    """
+
+    def __init__(self, base: Path, adapters: Sequence[Path], *, num_slots: int, num_tokens: int) -> None:
+        try:
+            import xllamacpp
+        except ImportError as missing:
+            raise ResourceError("error.engine.llamacpp_missing", reason=str(missing)) from missing
+        self._num_adapters = len(adapters)
+        self._key = secrets.token_hex(32)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(base)
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(file), 0.0) for file in adapters]
+        params.load_mode = _load_mode(base)
+        _on_this_machine_alone(params, self._key)
+        _compute_on_cores(params)
+        _keep_places(params, num_slots, num_tokens)
+        try:
+            self._server: xllamacpp.Server | None = xllamacpp.Server(params)
+        except RuntimeError as refused:
+            raise ModelError("error.engine.llamacpp_failed", where=str(base), reason=str(refused)) from refused
+        # xllamacpp's server waits for ever where it is closed before it has begun to work: after an answer it has.
+        self.continuation([0], 1, Place(slot=0, reuse=False, adapter=None), GenerationOptions())
+
+    def continuation(
+        self, prompt: Sequence[int], num_tokens: int, place: Place, options: GenerationOptions
+    ) -> Continuation:
+        """The next ids, at most `num_tokens`; fewer where one ends an answer in llama.cpp's eyes, which then is the last.
+
+        Raises:
+            ModelError: llama.cpp refuses, with its reason, or is closed.
+        """
+        body = {
+            "prompt": list(prompt),
+            "n_predict": num_tokens,
+            "return_tokens": True,
+            "response_fields": WANTED,
+            "id_slot": place.slot,
+            "cache_prompt": place.reuse,
+            "lora": [
+                {"id": number, "scale": 1.0 if number == place.adapter else 0.0} for number in range(self._num_adapters)
+            ],
+            **_drawing(options),
+        }
+        answer = self._post("/completion", body)
+        if not answer["tokens"]:
+            raise ModelError("error.engine.llamacpp_refused", reason="tokens: []")
+        lost = any(map(_is_no_number, answer.get("completion_probabilities", [])))  # none in the middle of a character
+        return Continuation(tuple(answer["tokens"]), lost)
+
+    @property
+    def address(self) -> str:
+        """Host and port, while it is open.
+
+        Raises:
+            ModelError: it is closed.
+        """
+        if self._server is None:
+            raise ModelError("error.engine.llamacpp_refused", reason="closed")
+        return str(urlsplit(self._server.listening_address).netloc)
+
+    def close(self) -> None:
+        """Unload the model and end its threads."""
+        self._server = None  # xllamacpp's object ends them when it goes
+
+    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """What the server answers. A broken connection, which Ctrl-C leaves too, tells it to stop."""
+        connection = HTTPConnection(self.address)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        try:
+            connection.request("POST", path, json.dumps(body), headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, HTTPException, ValueError) as broken:
+            raise ModelError("error.engine.llamacpp_refused", reason=str(broken)) from broken
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ModelError("error.engine.llamacpp_refused", reason=answer.get("error", {}).get("message", answer))
+        return dict(answer)
+
+
+def _on_this_machine_alone(params: "xllamacpp.CommonParams", key: str) -> None:
+    params.hostnames = [OWN_MACHINE]
+    params.port = ANY_FREE_PORT
+    params.api_keys = [key]
+    params.ui = False
+    params.endpoint_slots = False  # would tell what was asked
+    params.verbosity = SILENT
+    params.chat_template = UNUSED_TEMPLATE
+
+
+def _compute_on_cores(params: "xllamacpp.CommonParams") -> None:
+    params.n_gpu_layers = 0
+    params.fit_params = False  # reads the file once more, to divide it among GPUs
+    params.check_tensors = True
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = machine.num_physical_cores()
+
+
+def _keep_places(params: "xllamacpp.CommonParams", num_slots: int, num_tokens: int) -> None:
+    params.n_parallel = num_slots
+    params.n_ctx = num_tokens
+    params.kv_unified = True
+    params.swa_full = True  # a window of attention that forgets could not be used again
+    params.cache_ram_mib = 0
+    params.cache_idle_slots = False
+    params.ctx_shift = False
+
+
+def _load_mode(base: Path) -> "xllamacpp.llama_load_mode":
+    import xllamacpp
+
+    modes = xllamacpp.llama_load_mode
+    fits = base.stat().st_size * LOCKED_SHARE <= machine.available_memory()
+    return modes.LLAMA_LOAD_MODE_MMAP_MLOCK if fits else modes.LLAMA_LOAD_MODE_MMAP
+
+
+def _drawing(options: GenerationOptions) -> dict[str, object]:
+    """How llama.cpp draws a token, and that it tells one log-probability of before drawing: drawing makes 1 of the only token
+    left, whatever it was."""
+    chain: dict[str, object] = {"samplers": ["top_k"], "top_k": 1}
+    if options.temperature:
+        drawn = {"temperature": options.temperature, "top_p": options.top_p}
+        chain = {"samplers": ["temperature", "top_p"], **drawn}
+    return {**chain, "n_probs": 1, "post_sampling_probs": False}
+
+
+def _is_no_number(token: Mapping[str, object]) -> bool:
+    """JSON has no NaN: llama.cpp writes null."""
+    return token["logprob"] is None
