@@ -209,6 +209,43 @@ def render_plain(
     return ids
 
 
+def standalone_template(contract: PromptContract) -> str:
+    """A chat template that renders by itself what `render` does under the contract, for programs that read nothing else: the
+    system text and the frozen date stand in it."""
+    date_text = "".join(
+        f"{{%- set {name} = {json.dumps(value)} +%}}" for name, value in _date_variables(contract.frozen_date).items()
+    )
+    template = date_text + _with_frozen_clock(contract.chat_template, contract.frozen_date)
+    if contract.system is None:
+        return template
+    system = json.dumps(contract.system, ensure_ascii=False)
+    return (
+        "{%- if messages[0]['role'] != 'system' -%}"
+        f"{{%- set messages = [{{'role': 'system', 'content': {system}}}] + messages -%}}"
+        f"{{%- endif +%}}{template}"
+    )
+
+
+def render_text(
+    tokenizer: "PreTrainedTokenizerBase",
+    contract: PromptContract,
+    turns: Sequence[Turn],
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
+    """The text of a conversation as the template writes it, nothing neutralised: to be shown or compared, not to be
+    tokenized."""
+    [rendered] = _apply(
+        tokenizer,
+        contract.chat_template,
+        [with_system(contract, turns)],
+        frozen_date=contract.frozen_date,
+        add_generation_prompt=add_generation_prompt,
+        tokenize=False,
+    )
+    return str(rendered)
+
+
 def with_system(contract: PromptContract, turns: Sequence[Turn]) -> Sequence[Turn]:
     """A conversation with the contract's system text put first, if there is one and the conversation has none."""
     if contract.system is None or turns[0].role == "system":
