@@ -254,7 +254,9 @@ def read_config(folder: Path) -> "PreTrainedConfig":
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except UNREADABLE as broken:
-        raise ModelError("error.model.file_unreadable", where=str(folder / "config.json"), reason=str(broken)) from broken
+        raise ModelError(
+            "error.model.file_unreadable", where=str(folder / "config.json"), reason=str(broken)
+        ) from broken
     return config
 
 

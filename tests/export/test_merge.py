@@ -280,3 +280,18 @@ def test_one_adapter_is_merged_at_a_time(tmp_path: Path, adapters: tuple[str, ..
     with pytest.raises(UsageError) as caught:
         MergeConfig(adapter=adapters, output_dir=tmp_path)
     assert caught.value.key == key
+
+
+def test_a_frozen_date_stands_in_the_template(adapted: Adapt, tmp_path: Path) -> None:
+    dated = "{{- strftime_now('%d %b %Y') -}}{{- date_string }}\n"
+    made = adapted()
+    base = Path(shutil.copytree(made.base, tmp_path / "base"))
+    (base / CHAT_TEMPLATE).write_text(dated + (base / CHAT_TEMPLATE).read_text(encoding="utf-8"), encoding="utf-8")
+    export = merge(Adapted(base, teach(base, tmp_path / "adapter")).config(tmp_path / "model"))
+    assert export.parity is not None
+    assert export.parity.faults == ()
+    template = (export.folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
+    rendered = load(base).tokenizer.apply_chat_template(
+        [{"role": "user", "content": "one?"}], tokenize=False, chat_template=template
+    )
+    assert rendered.startswith("26 Jul 202426 Jul 2024")

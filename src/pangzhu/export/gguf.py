@@ -119,7 +119,11 @@ def _quantize(plain: Path, file: Path, outtype: str) -> None:
     say("export.quantizing", file=file.name, outtype=outtype, program=program)
     with storage.library_writes(file.parent):
         done = subprocess.run(
-            [program, str(plain), str(file), outtype.upper()], check=False, capture_output=True, text=True, errors="replace"
+            [program, str(plain), str(file), outtype.upper()],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
     if done.returncode or not file.is_file():
         raise ModelError("error.export.quantizer_failed", where=program, reason=done.stderr[-500:].strip())

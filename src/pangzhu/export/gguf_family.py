@@ -151,13 +151,14 @@ class Architecture:
 
         scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](self._config, torch.device("cpu"))
         steps = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
-        plain: Tensor = 1.0 / (self._rope()["rope_theta"] ** steps)
-        return plain / scaled
+        factors: Tensor = 1.0 / (self._rope()["rope_theta"] ** steps) / scaled
+        return factors
 
     def _rope(self) -> dict[str, Any]:
         """Rotary settings; Gemma's are those of the layers that attend to all."""
-        settings: dict[str, Any] = self._config.rope_parameters
-        return settings.get("full_attention", settings)
+        settings = self._config.rope_parameters
+        chosen: dict[str, Any] = settings.get("full_attention", settings)
+        return chosen
 
     def _add_rope(self, writer: "GGUFWriter") -> None:
         import gguf

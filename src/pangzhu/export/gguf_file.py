@@ -43,7 +43,8 @@ class _Planned:
         from gguf import GGML_QUANT_SIZES
 
         block, size = GGML_QUANT_SIZES[self.kind]
-        return math.prod(self.shape) // block * size
+        num_blocks = math.prod(self.shape) // int(block)
+        return num_blocks * int(size)
 
 
 def write_model(

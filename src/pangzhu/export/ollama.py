@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pangzhu import storage
-from pangzhu.data.conversation import Turn
+from pangzhu.data.conversation import Role, Turn
 from pangzhu.errors import ModelError
 from pangzhu.export.subject import Subject
 from pangzhu.template import render_text
@@ -26,7 +26,9 @@ MARKS = {
     "answer": "\ue002two\ue002",
     "second": "\ue003three\ue003",
 }
-SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+SYSTEM: Role = "system"
+USER: Role = "user"
+ASSISTANT: Role = "assistant"
 GREEDY = ("temperature 0", "repeat_penalty 1")
 
 

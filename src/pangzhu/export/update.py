@@ -41,10 +41,10 @@ class Update:
 
     def on(self, weight: "Tensor") -> "Tensor":
         """The weight with the adapter in it, float32."""
-        merged = weight.float() + self.scale * (self.b @ self.a)
-        if self.magnitude is None:
-            return merged
-        return merged * (self.magnitude / merged.norm(dim=1))[:, None]
+        merged: Tensor = weight.float() + self.scale * (self.b @ self.a)
+        if self.magnitude is not None:
+            merged *= (self.magnitude / merged.norm(dim=1))[:, None]
+        return merged
 
 
 @dataclass(frozen=True, slots=True)
