@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
+from tokenizers.processors import TemplateProcessing
 
 from pangzhu.errors import ModelError, ResourceError, UsageError, VerificationError
 from pangzhu.export import gguf as stage
@@ -20,6 +21,7 @@ from pangzhu.export.gguf_family import Architecture
 from pangzhu.export.llamacpp import _is_cut
 from pangzhu.export.staging import PARITY, UNPROVEN
 from pangzhu.export.update import read_updates, scale_of
+from tests.conftest import build_tokenizer
 from tests.export.conftest import NUM_GENERAL, Adapt, Adapted, every_family, teach, write_base
 from tests.use_helpers import CHINESE, ENGLISH
 
@@ -93,6 +95,22 @@ def test_answers_in_characters_of_several_tokens_are_proven_too(tmp_path: Path, 
 )  # fmt: skip
 def test_text_is_cut_where_its_last_character_lacks_bytes(text: bytes, cut: bool) -> None:
     assert _is_cut(text) is cut
+
+
+@pytest.mark.parametrize("puts_it", [True, False])
+def test_a_first_token_that_the_template_writes_is_there_once(tmp_path: Path, puts_it: bool) -> None:
+    base = write_base(tmp_path / "base", "llama")
+    tokenizer = build_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    if puts_it:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+        )
+    tokenizer.save_pretrained(base)
+    done = export(Adapted(base, base).gguf(tmp_path / "gguf", content="base", outtype="f16"))
+    assert done.parity is not None
+    assert done.parity.num_prompts_same == done.parity.num_prompts == NUM_GENERAL
+    assert fields(done.folder / "base-f16.gguf")["tokenizer.ggml.add_bos_token"] is puts_it
 
 
 # --- LoRA files --------------------------------------------------------------------------------------------------

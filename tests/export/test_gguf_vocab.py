@@ -1,17 +1,27 @@
 """A vocabulary in a GGUF file gives llama.cpp the ids that transformers makes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pangzhu.data.conversation import Turn
 from pangzhu.errors import ModelError
 from pangzhu.export.gguf import export
-from pangzhu.export.gguf_vocab import LLAMA3_SPLIT, SPACE, Vocabulary, _pre_of, piece_bytes, read_vocabulary
+from pangzhu.export.gguf_vocab import (
+    LLAMA3_SPLIT,
+    SPACE,
+    Vocabulary,
+    _pre_of,
+    adds_bos,
+    piece_bytes,
+    read_vocabulary,
+)
 from pangzhu.export.llamacpp import GgufReader
 from pangzhu.export.options import ExportConfig
 from pangzhu.sources.gguf_tokenizer import QWEN2_SPLIT
@@ -145,3 +155,19 @@ def test_a_vocabulary_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         read_vocabulary(tmp_path, 1)
     assert caught.value.values["reason"] == "WordLevel"
+
+
+@pytest.mark.parametrize("puts_it", [True, False])
+@pytest.mark.parametrize(
+    "template", [TEMPLATE, "{{- bos_token -}}" + TEMPLATE, TEMPLATE.replace("<|im_start|>", "<|im_end|>")]
+)
+def test_readers_put_the_first_token_where_tokenizer_and_prompt_do(puts_it: bool, template: str) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    if puts_it:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+        )
+    contract = replace(contract_for(build_tokenizer()), chat_template=template)
+    begins = "<|im_start|>" in template
+    assert adds_bos(tokenizer, contract) is (puts_it and begins)

@@ -12,7 +12,7 @@ from pangzhu.config import ModelOptions
 from pangzhu.data.conversation import Turn
 from pangzhu.errors import ModelError
 from pangzhu.export.gguf import export
-from pangzhu.export.ollama import Layout, layout_of, write_modelfile
+from pangzhu.export.ollama import Layout, layout_of, require_whole, write_modelfile
 from pangzhu.export.subject import Subject
 from pangzhu.preparation import prepare_base
 from pangzhu.template import render_text
@@ -79,19 +79,18 @@ def test_the_template_in_go_writes_what_the_one_in_jinja_writes(
     tmp_path: Path, template: str, system: str | None
 ) -> None:
     subject = subject_with(template, tmp_path / "base")
-    layout = layout_of(subject)
+    layout = layout_of(subject, without_bos=False)
     if system and layout.before_system is None:
         pytest.skip("this template takes no system text")
     turns = [*([Turn("system", system)] if system else []), *LISTED]
-    bos = subject.base.tokenizer.bos_token or ""
-    wanted = render_text(subject.base.tokenizer, subject.contract, turns, add_generation_prompt=True).removeprefix(bos)
+    wanted = render_text(subject.base.tokenizer, subject.contract, turns, add_generation_prompt=True)
     assert layout.render(turns) == wanted
     assert in_go(layout.in_go(), turns) == wanted
 
 
 def test_a_template_that_does_more_than_write_around_texts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        layout_of(subject_with(COUNTING, tmp_path / "base"))
+        layout_of(subject_with(COUNTING, tmp_path / "base"), without_bos=False)
     assert caught.value.key == "error.export.no_layout"
     assert "llama-server" in caught.value.fix
 
@@ -100,14 +99,14 @@ def test_a_system_text_that_a_modelfile_cannot_hold_is_refused(tmp_path: Path) -
     subject = subject_with(TEMPLATE, tmp_path / "base")
     spoken = replace(subject, contract=replace(subject.contract, system='say """'))
     with pytest.raises(ModelError):
-        write_modelfile(tmp_path, spoken, layout_of(spoken), model=tmp_path / "m.gguf", lora=None)
+        write_modelfile(tmp_path, spoken, layout_of(spoken, without_bos=False), model=tmp_path / "m.gguf", lora=None)
 
 
 def test_the_system_text_of_a_contract_is_the_modelfiles_and_no_part_of_the_template(tmp_path: Path) -> None:
     subject = subject_with(TEMPLATE, tmp_path / "base")
     spoken = replace(subject, contract=replace(subject.contract, system="Be kind."))
-    assert layout_of(spoken) == layout_of(subject)
-    write_modelfile(tmp_path, spoken, layout_of(spoken), model=tmp_path / "m.gguf", lora=None)
+    assert layout_of(spoken, without_bos=False) == layout_of(subject, without_bos=False)
+    write_modelfile(tmp_path, spoken, layout_of(spoken, without_bos=False), model=tmp_path / "m.gguf", lora=None)
     assert 'SYSTEM """Be kind."""' in (tmp_path / "Modelfile").read_text(encoding="utf-8")
 
 
@@ -133,7 +132,23 @@ def test_a_lora_file_becomes_the_adapter_of_its_base(adapted: Adapt, tmp_path: P
 
 
 def test_a_layout_is_put_together_turn_by_turn() -> None:
-    layout = Layout("(", "[", "](", ")<", ")?", ">(")
+    layout = Layout("", "(", "[", "](", ")<", ")?", ">(")
     chat = [Turn("system", "s"), Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c")]
     assert layout.render(chat) == "[s](a)<b>(c)?"
     assert layout.render(chat[1:]) == "(a)<b>(c)?"
+
+
+@pytest.mark.parametrize("without_bos", [True, False])
+def test_the_first_token_is_left_out_where_the_files_reader_puts_it(tmp_path: Path, without_bos: bool) -> None:
+    subject = subject_with(TEMPLATE, tmp_path / "base")
+    subject.base.tokenizer.bos_token = "<|im_start|>"
+    layout = layout_of(subject, without_bos=without_bos)
+    assert layout.render(LISTED).startswith("system\n" if without_bos else "<|im_start|>system\n")
+
+
+def test_a_template_that_trims_is_found_out_by_a_question(tmp_path: Path) -> None:
+    subject = subject_with(TEMPLATE.replace("message.content", "message.content | trim"), tmp_path / "base")
+    layout = layout_of(subject, without_bos=False)
+    require_whole(subject, layout, [[Turn("user", "one?")]])
+    with pytest.raises(ModelError):
+        require_whole(subject, layout, [[Turn("user", " one? ")]])

@@ -20,7 +20,7 @@ from pangzhu.errors import ModelError, UsageError
 from pangzhu.export import ollama, parity
 from pangzhu.export.gguf_family import Architecture
 from pangzhu.export.gguf_file import write_lora, write_model
-from pangzhu.export.gguf_vocab import Vocabulary, read_vocabulary
+from pangzhu.export.gguf_vocab import Vocabulary, adds_bos, file_adds_bos, read_vocabulary
 from pangzhu.export.llamacpp import GgufReader
 from pangzhu.export.options import ExportConfig
 from pangzhu.export.questions import Question, questions_for
@@ -28,6 +28,7 @@ from pangzhu.export.staging import Export, begin, keep_parity, publish
 from pangzhu.export.subject import Subject, find_subject
 from pangzhu.export.update import Update, read_updates, shapes_of
 from pangzhu.messages import say, text
+from pangzhu.template import with_system
 
 QUANTIZER = "llama-quantize"
 WRITTEN = ("f16", "q8_0")  # here; the others by the quantizer
@@ -65,32 +66,62 @@ def export(config: ExportConfig) -> Export:
     updates = read_updates(subject.adapter.folder, folder) if subject.adapter else {}
     if config.content == "lora" and any(update.magnitude is not None for update in updates.values()):
         raise ModelError("error.export.dora", where=str(config.adapter[0]))
-    layout = ollama.layout_of(subject) if config.format == "ollama" else None
+    present = _present_base(subject, config)
+    layout = _layout(subject, present) if config.format == "ollama" else None
     kind = "/".join((config.format, config.content, config.outtype))
     staged = begin(config.output_dir, kind, num_bytes=_num_bytes(folder, config))
-    written = _write(staged, subject, config, vocabulary, updates)
+    written = _write(staged, subject, config, vocabulary, updates, present=present)
     if layout:
         ollama.write_modelfile(staged, subject, layout, model=written.model, lora=written.lora)
-    found = _verify(staged, subject, config, vocabulary, written) if config.verify else None
-    if found is None:
+    found = None
+    if config.verify:
+        questions = questions_for(subject, config)
+        if layout:
+            chats = [with_system(subject.contract, question.turns) for question in questions]
+            ollama.require_whole(subject, layout, chats)
+        found = _verify(staged, subject, config, questions, reader=_reader(subject, questions, vocabulary, written))
+    else:
         say("export.not_verified")
     files = publish(config.output_dir, kind, subject.origin() | {"outtype": config.outtype})
     return Export(config.output_dir, files, found, (_hint(config, subject, written),))
 
 
+def _present_base(subject: Subject, config: ExportConfig) -> Path | None:
+    """The GGUF file of the base that a LoRA file is put on, where there is one.
+
+    Raises:
+        UsageError: the file that was named is not there.
+    """
+    if config.content != "lora":
+        return None
+    if config.base_gguf is not None and not config.base_gguf.is_file():
+        raise UsageError("error.config.no_base_gguf", where="--base_gguf", file=config.base_gguf)
+    present = config.base_gguf or subject.base.source.gguf
+    return present.resolve() if present else None
+
+
+def _layout(subject: Subject, present: Path | None) -> ollama.Layout:
+    """The template for Ollama; the first token is left out where the file lets its reader put it."""
+    own = adds_bos(subject.base.tokenizer, subject.contract)
+    return ollama.layout_of(subject, without_bos=file_adds_bos(present) if present else own)
+
+
 def _write(
-    staged: Path, subject: Subject, config: ExportConfig, vocabulary: Vocabulary, updates: dict[str, Update]
+    staged: Path,
+    subject: Subject,
+    config: ExportConfig,
+    vocabulary: Vocabulary,
+    updates: dict[str, Update],
+    *,
+    present: Path | None,
 ) -> Written:
     if config.content != "lora":
         return Written(_write_model(staged, subject, config, vocabulary, updates))
-    present = config.base_gguf or subject.base.source.gguf
-    if present is not None and not present.is_file():
-        raise UsageError("error.config.unreadable", where=str(present), reason="")
     base = present or _write_model(staged, subject, config, vocabulary, {})
     lora = staged / f"{_file_name(subject.name)}-lora.gguf"
     say("export.converting", file=lora.name, outtype="f32")
     write_lora(lora, subject, updates)
-    return Written(base.resolve() if present else base, lora, model_is_own=present is None)
+    return Written(base, lora, model_is_own=present is None)
 
 
 def _write_model(
@@ -129,12 +160,8 @@ def _quantize(plain: Path, file: Path, outtype: str) -> None:
         raise ModelError("error.export.quantizer_failed", where=program, reason=done.stderr[-500:].strip())
 
 
-def _verify(
-    staged: Path, subject: Subject, config: ExportConfig, vocabulary: Vocabulary, written: Written
-) -> parity.Parity:
-    questions = questions_for(subject, config)
-    fine = config.outtype == "f16" and written.model_is_own
-    reader = GgufReader(
+def _reader(subject: Subject, questions: list[Question], vocabulary: Vocabulary, written: Written) -> GgufReader:
+    return GgufReader(
         title=written.title,
         file=written.model,
         lora=written.lora,
@@ -142,8 +169,14 @@ def _verify(
         contract=subject.contract,
         room=_room(questions),
     )
-    bound = parity.FINE if fine else parity.COARSE
-    found = parity.examine(subject, questions, reader, bound=bound, device=config.device, own_file=written.model_is_own)
+
+
+def _verify(
+    staged: Path, subject: Subject, config: ExportConfig, questions: list[Question], *, reader: GgufReader
+) -> parity.Parity:
+    own_file = reader.file.parent == staged
+    bound = parity.FINE if config.outtype == "f16" and own_file else parity.COARSE
+    found = parity.examine(subject, questions, reader, bound=bound, device=config.device, own_file=own_file)
     keep_parity(staged, found)
     found.require(staged)
     return found

@@ -110,7 +110,28 @@ def add_vocabulary(
     writer.add_eot_token_id(contract.end_of_turn_id)
     if tokenizer.pad_token_id is not None:
         writer.add_pad_token_id(tokenizer.pad_token_id)
-    writer.add_add_bos_token(_begins_with_bos(tokenizer, contract))
+    writer.add_add_bos_token(adds_bos(tokenizer, contract))
+
+
+def adds_bos(tokenizer: "PreTrainedTokenizerBase", contract: "PromptContract") -> bool:
+    """Whether readers are to put the first token before a text: the tokenizer does so too, and a prompt begins with it.
+    Where the template writes it, llama.cpp takes care not to put it twice."""
+    from pangzhu.data.conversation import Turn
+    from pangzhu.template import render
+
+    first = tokenizer.bos_token_id
+    prompt = render(tokenizer, contract, [Turn("user", "1")], add_generation_prompt=True)
+    return first is not None and prompt[0] == first == tokenizer("1")["input_ids"][0]
+
+
+def file_adds_bos(gguf: Path) -> bool:
+    """The same, as a GGUF file says it; without a word, sentencepiece vocabularies do."""
+    from gguf import GGUFReader
+
+    fields = GGUFReader(gguf).fields
+    if "tokenizer.ggml.add_bos_token" in fields:
+        return bool(fields["tokenizer.ggml.add_bos_token"].contents())
+    return bool(fields["tokenizer.ggml.model"].contents() == "llama")
 
 
 def piece_bytes(vocabulary: Vocabulary, token_id: int) -> bytes:
@@ -183,13 +204,3 @@ def _puts_space_first(described: dict[str, Any]) -> bool:
     steps = normalizer.get("normalizers") or [normalizer]
     prepends = any(step.get("type") == "Prepend" for step in steps)
     return prepends or (cutter.get("type") == "Metaspace" and cutter.get("prepend_scheme") != "never")
-
-
-def _begins_with_bos(tokenizer: "PreTrainedTokenizerBase", contract: "PromptContract") -> bool:
-    """Whether a prompt begins with the first token: readers put it there themselves where the file says so, and take care not
-    to put it twice."""
-    from pangzhu.data.conversation import Turn
-    from pangzhu.template import render
-
-    ids = render(tokenizer, contract, [Turn("user", "1")], add_generation_prompt=True)
-    return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id

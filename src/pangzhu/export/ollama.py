@@ -37,6 +37,7 @@ class Layout:
     """What a template writes around the texts of a conversation.
 
     Args:
+        bos: what the template writes first and the layout leaves to whoever reads the GGUF file.
         before_first: before the first question, where there is no system text; with the base's own, if its template has one.
         before_system: before a system text; None where the template takes none.
         after_system: between it and the first question.
@@ -45,6 +46,7 @@ class Layout:
         before_question: between an answer and the next question.
     """
 
+    bos: str
     before_first: str
     before_system: str | None
     after_system: str
@@ -90,29 +92,43 @@ class Layout:
         return ["{{ if .System }}", *system, "{{ else }}", first, "{{ end }}"]
 
 
-def layout_of(subject: Subject) -> Layout:
+def layout_of(subject: Subject, *, without_bos: bool) -> Layout:
     """Take the contract's template apart, and prove that it is whole when put together.
+
+    Args:
+        subject: its contract's template, without the contract's system text, which is the Modelfile's.
+        without_bos: the GGUF file lets its reader put the first token; the template then leaves it out.
 
     Raises:
         ModelError: the template does more than to write around texts.
     """
-    plain = _rendered(subject, _chat())
+    bos = (subject.base.tokenizer.bos_token or "") if without_bos else ""
+    plain = _rendered(subject, _chat()).removeprefix(bos)
     before_first, before_answer, before_question, to_answer = _between(plain, ("first", "answer", "second"))
-    before_system, after_system = _around_system(subject)
+    before_system, after_system = _around_system(subject, bos)
     if before_system is None and subject.contract.system is not None:
         raise _refused(f"it takes no system text, and the adapter has one: {subject.contract.system}")
-    layout = Layout(before_first, before_system, after_system, before_answer, to_answer, before_question)
+    layout = Layout(bos, before_first, before_system, after_system, before_answer, to_answer, before_question)
     asked = [_chat(), *([] if before_system is None else [_chat(system=True)])]
-    for chat in (part for whole in asked for part in (whole, whole[:-2])):
-        if layout.render(chat) != _rendered(subject, chat):
-            raise _refused("a conversation put together again is another")
+    require_whole(subject, layout, [part for whole in asked for part in (whole, whole[:-2])])
     return layout
 
 
-def _around_system(subject: Subject) -> tuple[str | None, str]:
+def require_whole(subject: Subject, layout: Layout, chats: Sequence[Sequence[Turn]]) -> None:
+    """Hold a layout against the template on conversations that end with a question.
+
+    Raises:
+        ModelError: the two write different texts.
+    """
+    for chat in chats:
+        if layout.bos + layout.render(chat) != _rendered(subject, chat):
+            raise _refused(f"put together again it writes another text for “{chat[-1].content[:40]}”")
+
+
+def _around_system(subject: Subject, bos: str) -> tuple[str | None, str]:
     """What stands before a system text and after it; None and nothing where the template refuses one, or leaves it out."""
     try:
-        rendered = _rendered(subject, _chat(system=True))
+        rendered = _rendered(subject, _chat(system=True)).removeprefix(bos)
     except ModelError:
         return None, ""
     if MARKS["system"] not in rendered:
@@ -154,11 +170,9 @@ def _chat(*, system: bool = False) -> list[Turn]:
 
 
 def _rendered(subject: Subject, turns: Sequence[Turn]) -> str:
-    """A conversation as the template writes it, without the first token, which Ollama puts there itself. The contract's own
-    system text is the Modelfile's, so here the template speaks alone."""
+    """A conversation as the template alone writes it."""
     bare = replace(subject.contract, system=None)
-    found = render_text(subject.base.tokenizer, bare, turns, add_generation_prompt=True)
-    return found.removeprefix(subject.base.tokenizer.bos_token or "")
+    return render_text(subject.base.tokenizer, bare, turns, add_generation_prompt=True)
 
 
 def _between(rendered: str, names: Sequence[str]) -> list[str]:

@@ -63,6 +63,8 @@ MESSAGES = {
     "error.config.one_adapter.fix": "Give --adapter once.",
     "error.config.no_adapter": "--content base exports the base alone, and an adapter was given.",
     "error.config.no_adapter.fix": "Leave --adapter out, or give --content merged or lora.",
+    "error.config.no_base_gguf": "There is no file {file}.",
+    "error.config.no_base_gguf.fix": "Give the GGUF file of the adapter's base, or leave --base_gguf out.",
     "error.config.idle_base_gguf": "--base_gguf was given, and --content {content} needs none.",
     "error.config.idle_base_gguf.fix": "Leave it out, or give --content lora.",
 }

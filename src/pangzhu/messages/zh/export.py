@@ -63,6 +63,8 @@ MESSAGES = {
     "error.config.one_adapter.fix": "请只给一次 --adapter。",
     "error.config.no_adapter": "--content base 只导出基座，却给了适配器。",
     "error.config.no_adapter.fix": "请去掉 --adapter，或给 --content merged 或 lora。",
+    "error.config.no_base_gguf": "没有文件 {file}。",
+    "error.config.no_base_gguf.fix": "请给适配器基座的 GGUF 文件，或去掉 --base_gguf。",
     "error.config.idle_base_gguf": "给了 --base_gguf，而 --content {content} 用不到它。",
     "error.config.idle_base_gguf.fix": "请去掉它，或给 --content lora。",
 }
