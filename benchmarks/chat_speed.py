@@ -27,6 +27,7 @@ from pangzhu.data.conversation import Turn
 from pangzhu.engines import Engine, llamacpp, transformers
 from pangzhu.engines.named_models import BASE, ChosenModels, NamedModels, choose_models
 from pangzhu.examples import example
+from pangzhu.export.kept import KeptGguf
 from pangzhu.messages import Language
 
 OURS = "Pangzhu, llama.cpp"
@@ -120,7 +121,7 @@ def _measure(given: argparse.Namespace) -> Speed:
 
 
 def _load(models: ChosenModels, options: ModelOptions, contestant: str) -> Engine:
-    return llamacpp.load_chosen(models) if contestant == OURS else transformers.load_chosen(models, options)
+    return llamacpp.load_chosen(models, KeptGguf()) if contestant == OURS else transformers.load_chosen(models, options)
 
 
 def _speed_alone(models: ChosenModels, given: argparse.Namespace) -> Speed:

@@ -383,6 +383,7 @@ WRITERS = {  # who else writes, and why
     "adapter.py": "peft and the tokenizer write themselves, into the staged folder",
     "sources/gguf_import.py": "transformers writes the converted model, into a scratch folder",
     "sources/gguf_tokenizer.py": "tokenizers writes itself, into the same",
+    "export/merge.py": "safetensors writes itself, into a folder aside",
     "measure.py": "what is timed goes into a temporary folder and is thrown away",
     "cli/__init__.py": "closes standard output for a reader that has left",
 }

@@ -37,7 +37,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator(
-        *("output_dir", "dataset_path", "replay_path", "validation_path", "eval_path", "html"),
+        *("output_dir", "dataset_path", "replay_path", "validation_path", "eval_path", "html", "base_gguf"),
         mode="before",
         check_fields=False,
     )

@@ -21,7 +21,7 @@ from pangzhu.errors import ModelError, UsageError, nearest
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ARCHITECTURES = frozenset(
     {
@@ -230,6 +230,34 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError("error.model.file_unreadable", where=str(file), reason=type(content).__name__)
     return content
+
+
+def is_tied(folder: Path) -> bool:
+    """Whether a model's output matrix is its input embedding, as its config says or its family has it.
+
+    Raises:
+        ModelError: a config that cannot be read.
+    """
+    return bool(read_config(folder).tie_word_embeddings)
+
+
+def read_config(folder: Path) -> "PreTrainedConfig":
+    """A model folder's config with what its family fills in, code from a hub never run.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    quiet_libraries()
+    _check_architecture(folder)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except UNREADABLE as broken:
+        raise ModelError(
+            "error.model.file_unreadable", where=str(folder / "config.json"), reason=str(broken)
+        ) from broken
+    return config
 
 
 def num_parameters(folder: Path) -> int:

@@ -41,6 +41,9 @@ CHATML = (
 # A template that prints today's date gets this one: the date Llama 3's own template falls back to. Training, a resumed
 # training and every later use then see the same ids, whatever the day.
 FROZEN_DATE = date(2024, 7, 26)
+LEAVE = (
+    "{{- '' }}"  # between a block and a template that stands behind it: what follows stays as it stands, whatever it is
+)
 DATE_DIRECTIVES = "aAbBdHIjmMpSuUwWyY"
 MOST_TOKENS = 2**31
 PRIVATE_USE = "[\ue000-\uf8ff\U000f0000-\U0010ffff]"
@@ -209,6 +212,44 @@ def render_plain(
     return ids
 
 
+def standalone_template(contract: PromptContract) -> str:
+    """A chat template that renders by itself what `render` does under the contract, for programs that read nothing else: the
+    system text and the frozen date stand in it."""
+    date_text = "".join(
+        f"{{%- set {name} = {json.dumps(value)} -%}}{LEAVE}"
+        for name, value in _date_variables(contract.frozen_date).items()
+    )
+    template = date_text + _with_frozen_clock(contract.chat_template, contract.frozen_date)
+    if contract.system is None:
+        return template
+    system = json.dumps(contract.system, ensure_ascii=False)
+    return (
+        "{%- if messages[0]['role'] != 'system' -%}"
+        f"{{%- set messages = [{{'role': 'system', 'content': {system}}}] + messages -%}}"
+        f"{{%- endif -%}}{LEAVE}{template}"
+    )
+
+
+def render_text(
+    tokenizer: "PreTrainedTokenizerBase",
+    contract: PromptContract,
+    turns: Sequence[Turn],
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
+    """The text of a conversation as the template writes it, nothing neutralised: to be shown or compared, not to be
+    tokenized."""
+    [rendered] = _apply(
+        tokenizer,
+        contract.chat_template,
+        [with_system(contract, turns)],
+        frozen_date=contract.frozen_date,
+        add_generation_prompt=add_generation_prompt,
+        tokenize=False,
+    )
+    return str(rendered)
+
+
 def with_system(contract: PromptContract, turns: Sequence[Turn]) -> Sequence[Turn]:
     """A conversation with the contract's system text put first, if there is one and the conversation has none."""
     if contract.system is None or turns[0].role == "system":
@@ -278,14 +319,14 @@ def _date_variables(frozen_date: str | None) -> dict[str, str]:
 
 def _with_frozen_clock(template: str, frozen_date: str | None) -> str:
     """Other templates call `strftime_now`. transformers hands no function on to a template, so a macro of that name,
-    put before it, gives the frozen date; `+%}` leaves what follows as it stands."""
+    put before it, gives the frozen date."""
     if frozen_date is None:
         return template
     day = date.fromisoformat(frozen_date)
     parts = {"%-d": str(day.day), "%-m": str(day.month)}
     parts |= {f"%{letter}": day.strftime(f"%{letter}") for letter in DATE_DIRECTIVES}
     filled_in = "".join(f".replace('{directive}', '{part}')" for directive, part in parts.items())
-    return f"{{%- macro strftime_now(format) -%}}{{{{- format{filled_in} -}}}}{{%- endmacro +%}}{template}"
+    return f"{{%- macro strftime_now(format) -%}}{{{{- format{filled_in} -}}}}{{%- endmacro -%}}{LEAVE}{template}"
 
 
 def _end_of_turn(tokenizer: "PreTrainedTokenizerBase", template: str, frozen_date: str | None) -> int:

@@ -80,14 +80,14 @@ def opened(converter: Converter) -> Iterator[Callable[..., LlamaCppEngine]]:
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What llama.cpp is asked, and as `timings` what it computed for it."""
     kept: list[dict[str, Any]] = []
-    post = LlamaServer._post
+    post = LlamaServer.ask
 
     def watched(server: LlamaServer, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         answer = post(server, path, {**body, "response_fields": (*body["response_fields"], "timings")})
         kept.append({**body, "timings": answer["timings"]})
         return answer
 
-    monkeypatch.setattr(LlamaServer, "_post", watched)
+    monkeypatch.setattr(LlamaServer, "ask", watched)
     return kept
 
 
@@ -222,7 +222,7 @@ def test_what_was_written_before_the_numbers_went_is_kept(trained: Trained, monk
 def test_a_server_that_gives_nothing_is_an_error_and_no_endless_wait(
     quick: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LlamaServer, "_post", lambda *_: {"tokens": []})
+    monkeypatch.setattr(LlamaServer, "ask", lambda *_: {"tokens": []})
     with pytest.raises(ModelError) as refused:
         ask(quick, BASE, "one?")
     assert refused.value.key == "error.engine.llamacpp_refused"

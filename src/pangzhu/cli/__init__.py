@@ -37,6 +37,8 @@ VERBS = {  # verb -> module of this package, name in it
     "eval": ("use", "eval_"),
     "chat": ("use", "chat"),
     "adapters": ("adapters", "adapters"),
+    "merge": ("export", "merge"),
+    "export": ("export", "export"),
 }
 PANELS = {
     "panel.start": ("demo", "doctor"),
@@ -44,8 +46,9 @@ PANELS = {
     "panel.teach": ("train",),
     "panel.prove": ("compare", "eval"),
     "panel.use": ("chat", "adapters"),
+    "panel.carry": ("merge", "export"),
 }
-LATER = ("serve", "merge", "export")
+LATER = ("serve",)
 BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE, what a shell reports for a reader that left
 
 

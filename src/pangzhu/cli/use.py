@@ -25,8 +25,9 @@ def chat(config: ChatConfig) -> Rendered | None:
     if json_is_wanted() and config.prompt is None:
         raise UsageError("error.cli.json_needs_prompt", where="--json")
     from pangzhu.chat import run
+    from pangzhu.export.kept import KeptGguf
 
-    return run(config, write=_write_answer)
+    return run(config, write=_write_answer, converter=KeptGguf())
 
 
 @verb(CompareConfig, only=COMPARE_FIELDS)

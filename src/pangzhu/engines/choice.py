@@ -51,15 +51,21 @@ def _why_transformers(config: ChatConfig, models: ChosenModels, converter: GgufC
 
 def _what_is_missing(models: ChosenModels, converter: GgufConverter | None) -> str | None:
     """What llama.cpp would need and is not here."""
-    if models.base.source.gguf is None:
-        return text("engine.reason.no_gguf")
-    if models.adapters and converter is None:
-        return text("engine.reason.no_lora_gguf")
     if kept := next((adapter.name for adapter in models.adapters if _uses_dora(adapter.folder)), None):
         return text("engine.reason.dora", name=kept)
     if find_spec("xllamacpp") is None:
         return text("engine.reason.not_installed")
-    return None
+    return _what_cannot_be_made(models, converter)
+
+
+def _what_cannot_be_made(models: ChosenModels, converter: GgufConverter | None) -> str | None:
+    """Which GGUF file neither is here nor can be made."""
+    if converter is None:
+        missing = models.base.source.gguf is None, bool(models.adapters)
+        keys = ("engine.reason.no_gguf", "engine.reason.no_lora_gguf")
+        return next((text(key) for key, lacks in zip(keys, missing, strict=True) if lacks), None)
+    obstacle = None if models.base.source.gguf else converter.obstacle(models.base)
+    return obstacle.what if obstacle else None
 
 
 def _uses_dora(adapter: Path) -> bool:

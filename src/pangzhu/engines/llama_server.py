@@ -66,13 +66,16 @@ class LlamaServer:
         adapters: LoRA-GGUF files; a request names them by their number here.
         num_slots: conversations kept side by side.
         num_tokens: of all of them together.
+        own_template: let the file's own chat template be asked for.
 
     Raises:
         ResourceError: xllamacpp is not installed.
         ModelError: llama.cpp cannot load the files.
     """
 
-    def __init__(self, base: Path, adapters: Sequence[Path], *, num_slots: int, num_tokens: int) -> None:
+    def __init__(
+        self, base: Path, adapters: Sequence[Path], *, num_slots: int, num_tokens: int, own_template: bool = False
+    ) -> None:
         try:
             import xllamacpp
         except ImportError as missing:
@@ -84,6 +87,8 @@ class LlamaServer:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(file), 0.0) for file in adapters]
         params.load_mode = _load_mode(base)
         _on_this_machine_alone(params, self._key)
+        if not own_template:
+            params.chat_template = UNUSED_TEMPLATE
         _compute_on_cores(params)
         _keep_places(params, num_slots, num_tokens)
         try:
@@ -108,16 +113,18 @@ class LlamaServer:
             "response_fields": WANTED,
             "id_slot": place.slot,
             "cache_prompt": place.reuse,
-            "lora": [
-                {"id": number, "scale": 1.0 if number == place.adapter else 0.0} for number in range(self._num_adapters)
-            ],
+            "lora": self.scales(place.adapter),
             **_drawing(options),
         }
-        answer = self._post("/completion", body)
+        answer = self.ask("/completion", body)
         if not answer["tokens"]:
             raise ModelError("error.engine.llamacpp_refused", reason="tokens: []")
         lost = any(map(_is_no_number, answer.get("completion_probabilities", [])))  # none in the middle of a character
         return Continuation(tuple(answer["tokens"]), lost)
+
+    def scales(self, adapter: int | None) -> list[dict[str, float]]:
+        """What a request says of every adapter, so that one answers, or none of them."""
+        return [{"id": number, "scale": 1.0 if number == adapter else 0.0} for number in range(self._num_adapters)]
 
     @property
     def address(self) -> str:
@@ -134,8 +141,12 @@ class LlamaServer:
         """Unload the model and end its threads."""
         self._server = None  # xllamacpp's object ends them when it goes
 
-    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
-        """What the server answers. A broken connection, which Ctrl-C leaves too, tells it to stop."""
+    def ask(self, path: str, body: Mapping[str, object]) -> Any:
+        """What llama.cpp's server answers, as JSON. A broken connection, which Ctrl-C leaves too, tells it to stop.
+
+        Raises:
+            ModelError: it refuses, with its reason, or is closed.
+        """
         connection = HTTPConnection(self.address)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         try:
@@ -148,7 +159,7 @@ class LlamaServer:
             connection.close()
         if response.status != 200:
             raise ModelError("error.engine.llamacpp_refused", reason=answer.get("error", {}).get("message", answer))
-        return dict(answer)
+        return answer
 
 
 def _on_this_machine_alone(params: "xllamacpp.CommonParams", key: str) -> None:
@@ -158,7 +169,6 @@ def _on_this_machine_alone(params: "xllamacpp.CommonParams", key: str) -> None:
     params.ui = False
     params.endpoint_slots = False  # would tell what was asked
     params.verbosity = SILENT
-    params.chat_template = UNUSED_TEMPLATE
 
 
 def _compute_on_cores(params: "xllamacpp.CommonParams") -> None:

@@ -23,7 +23,7 @@ from pangzhu.engines.llama_server import LlamaServer, Place
 from pangzhu.engines.named_models import ChosenModels, LoadedAdapter, NamedModels
 from pangzhu.engines.slots import Slots
 from pangzhu.engines.streaming import Characters
-from pangzhu.errors import ModelError, UsageError
+from pangzhu.errors import ModelError, PangzhuError, UsageError
 from pangzhu.preparation import PreparedBase
 
 MOST_TOKENS = 8192  # of all conversations kept: 100 MB of keys and values for a 0.5B Qwen
@@ -37,6 +37,9 @@ Receive = Callable[[Sequence[int]], None]
 
 class GgufConverter(Protocol):
     """Makes GGUF files of folders, once: asked again for the same, it gives the same file."""
+
+    def obstacle(self, base: PreparedBase) -> PangzhuError | None:
+        """Why none can be made of a base; None where one can be, or is here."""
 
     def base(self, base: PreparedBase) -> Path:
         """The GGUF file of a base."""

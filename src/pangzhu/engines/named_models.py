@@ -152,7 +152,7 @@ def choose_models(options: ModelOptions, adapters: Sequence[str], *, allow_base_
     """
     folders = named_folders(adapters)
     manifests = {name: verify_files(folder) for name, folder in folders.items()}
-    base = prepare_base(_with_recorded_base(options, list(manifests.values())))
+    base = prepare_base(with_recorded_base(options, list(manifests.values())))
     template = base.contract.template_sha256
     mismatches = {
         manifest.base.fingerprint: check_base(
@@ -194,7 +194,12 @@ def _beside(name: str, peft_name: str, folder: Path, mismatch: BaseMismatch | No
     return LoadedAdapter(name, peft_name, folder, contract, condition_of(folder, mismatch))
 
 
-def _with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) -> ModelOptions:
+def with_recorded_base(options: ModelOptions, manifests: Sequence[Manifest]) -> ModelOptions:
+    """Where no base is named, the one that the first adapter's manifest records.
+
+    Raises:
+        ModelError: what is recorded is no name that may be followed.
+    """
     if options.model_name_or_path is not None or not manifests:
         return options
     recorded = manifests[0].base

@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> None:
     for name in JSON_FILES:
         if (folder / name).is_file():
             refuse_code(folder / name)
-    for weights in _weight_files(folder):
+    for weights in weight_files(folder):
         _check_safetensors(weights)
     _check_tokenizer(folder)
 
@@ -119,8 +119,12 @@ def _refuse_stand_ins(path: Path) -> None:
         raise IncompleteFolderError("error.model.html_file", where=str(path), file=path.name)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of the model, all of which exist."""
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of the model, all of which exist.
+
+    Raises:
+        ModelError: a file is missing, or there are none.
+    """
     names = [WEIGHTS]
     if (folder / INDEX).is_file():
         weight_map = read_json(folder / INDEX).get("weight_map")

@@ -102,6 +102,7 @@ MESSAGES = {
     "panel.teach": "Teach",
     "panel.prove": "Prove",
     "panel.use": "Use",
+    "panel.carry": "Carry elsewhere",
     "verb.demo": "The law example from nothing to report: fetch a model, train, compare, prove.",
     "verb.doctor": "What this machine can do, and what is wrong with the installation.",
     "verb.pull": "Fetch, verify and convert a base model.",
@@ -113,4 +114,6 @@ MESSAGES = {
     "verb.eval": "Measure base model and adapters on a question file: loss and exact recall.",
     "verb.chat": "Talk with the base model or an adapter; --prompt gives one answer.",
     "verb.adapters": "List, show and verify adapter folders.",
+    "verb.merge": "Merge an adapter into its base: a plain model folder, verified against the adapter.",
+    "verb.export": "Write GGUF files, or GGUF and a Modelfile for Ollama, verified against the adapter.",
 }

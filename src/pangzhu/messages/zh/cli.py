@@ -99,6 +99,7 @@ MESSAGES = {
     "panel.teach": "训练",
     "panel.prove": "验证",
     "panel.use": "使用",
+    "panel.carry": "带到别处",
     "verb.demo": "法律示例，从零到报告：获取模型、训练、对比、给出证据。",
     "verb.doctor": "检查这台机器能做什么、安装有什么问题。",
     "verb.pull": "获取、校验并转换一个基座模型。",
@@ -110,4 +111,6 @@ MESSAGES = {
     "verb.eval": "用一份问题文件给基座模型和适配器打分：损失和逐字答对率。",
     "verb.chat": "与基座模型或适配器对话；用 --prompt 只问一句。",
     "verb.adapters": "列出、查看并校验适配器文件夹。",
+    "verb.merge": "把适配器合并进基座，得到普通的模型文件夹，并与适配器对照检验。",
+    "verb.export": "写 GGUF 文件，或给 Ollama 的 GGUF 与 Modelfile，并与适配器对照检验。",
 }
