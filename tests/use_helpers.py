@@ -90,7 +90,7 @@ def train_tiny(base: Path, folder: Path, answers: Sequence[str]) -> Path:
     return folder
 
 
-def ask(engine: TransformersEngine, name: str, question: str, options: GenerationOptions = GREEDY) -> Answer:
+def ask(engine: Engine, name: str, question: str, options: GenerationOptions = GREEDY) -> Answer:
     """One question to one model."""
     return engine.generate(engine.prompt([Turn("user", question)], name), name, options)
 

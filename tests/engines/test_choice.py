@@ -183,12 +183,6 @@ def test_chat_closes_the_engine_after_a_fault_too(
     assert len(closed) == 1
 
 
-def test_the_command_line_says_what_llamacpp_lacks(trained: Trained, command: Callable[..., Outcome]) -> None:
-    outcome = command("chat", "--engine", "llamacpp", "--adapter", f"law={trained.english}", "--prompt", "one?")
-    assert (outcome.exit_code, outcome.out) == (4, "")
-    assert "--engine transformers" in outcome.err
-
-
 def test_the_command_line_says_which_engine_answers(trained: Trained, command: Callable[..., Outcome]) -> None:
     words = ("chat", "--engine", "transformers", "--adapter", f"law={trained.english}", "--precision", "float32")
     outcome = command(*words, "--max_new_tokens", "24", "--prompt", "one?")

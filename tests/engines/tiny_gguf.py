@@ -48,6 +48,9 @@ class Converter:
         self._target = target
         self._factor = factor
 
+    def obstacle(self, base: PreparedBase) -> None:
+        """Nothing is in the way."""
+
     def base(self, base: PreparedBase) -> Path:
         """The GGUF file of a base."""
         return self._once(base.source.folder, write_base)
