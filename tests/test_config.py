@@ -153,7 +153,7 @@ def test_an_alias_beside_its_own_name_is_refused(yaml_file) -> None:
 def test_top_p_is_refused_where_nothing_is_drawn() -> None:
     with pytest.raises(UsageError) as caught:
         load_config(ChatConfig, {"top_p": 0.9})
-    assert caught.value.key == "error.config.top_p_without_temperature"
+    assert caught.value.key == "error.config.idle_drawing"
     assert load_config(ChatConfig, {"top_p": 0.9, "temperature": 0.7}).top_p == 0.9
 
 

@@ -19,6 +19,8 @@ from pangzhu.errors import UsageError, nearest
 DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 FALLBACK_MODEL = "packaged:qwen2.5-coder-0.5b-instruct"
 
+DRAWING = ("top_p", "top_k", "min_p", "draw_seed")  # of no effect where nothing is drawn
+
 ALIASES = {"adapter_dir": "adapter"}  # the course's name for it, on the command line and in YAML
 
 Hub = Literal["auto", "hf", "modelscope"]
@@ -202,16 +204,22 @@ class CheckConfig(ModelOptions, DataOptions):
 
 
 class GenerationOptions(Options):
-    """How an answer is drawn. Temperature 0 is greedy: nothing is drawn, so `top_p` must stay 1."""
+    """How an answer is drawn. Temperature 0 is greedy: nothing is drawn, so what would choose among tokens must be left out."""
 
     max_new_tokens: int = Field(256, ge=1)
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, le=2**31 - 1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    draw_seed: int | None = Field(None, ge=0, lt=2**31)
 
     @model_validator(mode="after")
-    def _refuse_idle_top_p(self) -> Self:
-        if self.top_p < 1 and self.temperature == 0:
-            raise UsageError("error.config.top_p_without_temperature", where="--top_p", top_p=self.top_p)
+    def _refuse_idle_choices(self) -> Self:
+        given = {name: getattr(self, name) for name in DRAWING if getattr(self, name) != self.model_fields[name].default}
+        if given and self.temperature == 0:
+            name, value = next(iter(given.items()))
+            raise UsageError("error.config.idle_drawing", where=f"--{name}", name=name, value=value)
         return self
 
 

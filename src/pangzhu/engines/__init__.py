@@ -33,6 +33,10 @@ class Answer:
     broke_off: bool = False
 
 
+class EndAnswerError(Exception):
+    """Raised by who is written to: the answer has all it needs. It ends there as if it had ended by itself."""
+
+
 class Engine(Protocol):
     """A base and its adapters, ready to answer."""
 
@@ -77,7 +81,8 @@ class Engine(Protocol):
             prompt: ids; with the longest answer they fit into `context_length`.
             name: who answers.
             options: how tokens are drawn, and how many at the most.
-            write: gets the text as it comes, whole characters only. What it raises ends the answer and is passed on.
+            write: gets the text as it comes, whole characters only. `EndAnswerError` ends the answer; whatever else it raises
+                does too, and is passed on.
         """
 
     def generate_many(

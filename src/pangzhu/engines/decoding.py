@@ -204,10 +204,16 @@ def _generation_config(contract: PromptContract, options: GenerationOptions, num
     from transformers import GenerationConfig
 
     # transformers draws from the 50 likeliest tokens unless told otherwise; what was not asked for has no effect.
-    drawing = {"temperature": options.temperature, "top_p": options.top_p, "top_k": 0}
+    drawing = {
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": options.top_k,
+        "min_p": options.min_p or None,
+    }
     return GenerationConfig(
         max_new_tokens=num_tokens,
         do_sample=bool(options.temperature),
+        repetition_penalty=options.repetition_penalty,
         eos_token_id=list(contract.stop_token_ids),
         pad_token_id=contract.end_of_turn_id,
         return_dict_in_generate=True,

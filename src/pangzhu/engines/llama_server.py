@@ -7,7 +7,7 @@ key. What a request must say is said each time:
 - the scale of every adapter, since an empty list means those given at the start;
 - the place it is computed in and whether what that holds may be used again (`pangzhu.engines.slots`). llama.cpp's own store
   of earlier prompts does not ask which adapter they were computed under, so it is off;
-- how tokens are drawn, as transformers draws them: the likeliest, or by temperature and then top_p.
+- how tokens are drawn, as transformers draws them: the likeliest, or by temperature and then top_k, top_p, min_p.
 
 A token's probability comes along, for one reason: where it is NaN, so is all that follows.
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 OWN_MACHINE = "127.0.0.1"
 ANY_FREE_PORT = 0
 SILENT = -1
+ANY_SEED = 2**32 - 1  # llama.cpp then takes another one each time
+WHOLE_CONTEXT = -1
 UNUSED_TEMPLATE = "chatml"  # prompts come as ids; a template of the file's that llama.cpp cannot read would stop it
 LOCKED_SHARE = (
     2  # weights are kept from being swapped out where they take at most one part in so many of the free memory
@@ -199,11 +201,18 @@ def _load_mode(base: Path) -> "xllamacpp.llama_load_mode":
 def _drawing(options: GenerationOptions) -> dict[str, object]:
     """How llama.cpp draws a token, and that it tells one log-probability of before drawing: drawing makes 1 of the only token
     left, whatever it was."""
-    chain: dict[str, object] = {"samplers": ["top_k"], "top_k": 1}
+    chain: dict[str, object] = {"samplers": ["penalties", "top_k"], "top_k": 1}
     if options.temperature:
-        drawn = {"temperature": options.temperature, "top_p": options.top_p}
-        chain = {"samplers": ["temperature", "top_p"], **drawn}
-    return {**chain, "n_probs": 1, "post_sampling_probs": False}
+        chain = {
+            "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
+            "temperature": options.temperature,
+            "top_k": options.top_k,
+            "top_p": options.top_p,
+            "min_p": options.min_p,
+            "seed": ANY_SEED if options.draw_seed is None else options.draw_seed,
+        }
+    penalty = {"repeat_penalty": options.repetition_penalty, "repeat_last_n": WHOLE_CONTEXT}
+    return {**chain, **penalty, "n_probs": 1, "post_sampling_probs": False}
 
 
 def _is_no_number(token: Mapping[str, object]) -> bool:

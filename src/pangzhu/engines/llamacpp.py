@@ -18,7 +18,7 @@ from threading import Event
 from typing import Protocol
 
 from pangzhu.config import GenerationOptions
-from pangzhu.engines import Answer, Write
+from pangzhu.engines import Answer, EndAnswerError, Write
 from pangzhu.engines.llama_server import LlamaServer, Place
 from pangzhu.engines.named_models import ChosenModels, LoadedAdapter, NamedModels
 from pangzhu.engines.slots import Slots
@@ -30,6 +30,7 @@ MOST_TOKENS = 8192  # of all conversations kept: 100 MB of keys and values for a
 NUM_AT_ONCE = 4  # answers computed side by side: the weights are read once for all of them
 MOST_SLOTS = 16
 STREAMED_SECONDS = 0.1  # a round of an answer that is shown as it comes
+SAME_TOKENS = 4  # a round of one that can be drawn again
 SILENT_SECONDS = 1.0  # of one that is not
 
 Receive = Callable[[Sequence[int]], None]
@@ -77,10 +78,13 @@ class LlamaCppEngine(NamedModels):
         """Answer one prompt; `write` gets the text as it comes."""
         if write is None:
             ids = self._write(prompt, name, options, receive=_ignore, seconds=SILENT_SECONDS)
-        else:
-            characters = Characters(self.tokenizer, self.contract(name), write)
+            return self._answer(ids, self.contract(name), options)
+        characters = Characters(self.tokenizer, self.contract(name), write)
+        try:
             ids = self._write(prompt, name, options, receive=characters.add, seconds=STREAMED_SECONDS)
             characters.close()
+        except EndAnswerError:
+            return characters.answer()
         return self._answer(ids, self.contract(name), options)
 
     def generate_many(
@@ -126,20 +130,20 @@ class LlamaCppEngine(NamedModels):
         if len(prompt) > room:
             raise UsageError("error.chat.too_long", tokens=len(prompt), room=max(0, room))
         stops = self.contract(name).stop_token_ids
-        pace = _Pace(seconds)
+        pace = _Pace(seconds, same=options.draw_seed is not None)
         ids: list[int] = []
         with self._slots.taken(name, len(prompt) + options.max_new_tokens) as (slot, own):
             place = Place(slot, own, self._numbers.get(name))
             while len(ids) < options.max_new_tokens and not (ids and ids[-1] in stops):
                 num_tokens = min(pace.num_tokens, options.max_new_tokens - len(ids))
                 started = time.perf_counter()
-                found = self._server.continuation([*prompt, *ids], num_tokens, place, options)
+                found = self._server.continuation([*prompt, *ids], num_tokens, place, _for_round(options, len(ids)))
                 pace.took(time.perf_counter() - started, len(found.token_ids))
                 place = replace(place, reuse=True)
                 if found.lost and num_tokens == 1:
                     break
                 if found.lost:
-                    pace = _Pace(seconds=0.0)  # token by token to where it happened
+                    pace = _Pace(seconds=0.0, same=False)  # token by token to where it happened
                     continue
                 new = _up_to_stop(found.token_ids, stops)
                 ids += new
@@ -189,15 +193,25 @@ class _Pace:
 
     Args:
         seconds: how long a round is to take; the first is of one token, since nothing is known of the speed.
+        same: every round is of as many tokens: each draws anew, so an answer that is to come again needs the same rounds.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.num_tokens = 1
+    def __init__(self, seconds: float, *, same: bool) -> None:
+        self.num_tokens = SAME_TOKENS if same else 1
         self._seconds = seconds
+        self._same = same
 
     def took(self, seconds: float, num_tokens: int) -> None:
         """Let the next round be of as many tokens as come in time at this speed."""
-        self.num_tokens = max(1, round(self._seconds * num_tokens / seconds))
+        if not self._same:
+            self.num_tokens = max(1, round(self._seconds * num_tokens / seconds))
+
+
+def _for_round(options: GenerationOptions, num_written: int) -> GenerationOptions:
+    """A round with a seed of its own, told by its place in the answer."""
+    if options.draw_seed is None:
+        return options
+    return options.model_copy(update={"draw_seed": (options.draw_seed + num_written) % 2**31})
 
 
 class _GivenUpError(Exception):

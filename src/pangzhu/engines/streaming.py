@@ -6,7 +6,7 @@ Every engine streams through it, so an answer reads the same while it is written
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pangzhu.engines import REPLACEMENT, Write
+from pangzhu.engines import REPLACEMENT, Answer, Write
 from pangzhu.template import PromptContract
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class Characters:
     def close(self) -> None:
         """Write what is left, finished or not."""
         self._flush(self._text())
+
+    def answer(self) -> Answer:
+        """What has come, as an answer that ended."""
+        return Answer(self._text(), tuple(self._ids), ended=True)
 
     def _text(self) -> str:
         return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))

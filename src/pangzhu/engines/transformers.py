@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pangzhu import machine
 from pangzhu.adapter import Manifest
 from pangzhu.config import GenerationOptions, ModelOptions
-from pangzhu.engines import Answer, Write
+from pangzhu.engines import Answer, EndAnswerError, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
 from pangzhu.engines.named_models import BASE as BASE  # these three are names of this engine to everybody above
 from pangzhu.engines.named_models import ChosenModels, NamedModels, choose_models
@@ -78,10 +78,14 @@ class TransformersEngine(NamedModels):
         self, prompt: Sequence[int], name: str, options: GenerationOptions, *, write: Write | None = None
     ) -> Answer:
         """Answer one prompt; `write` gets the text as it comes."""
-        streamer = _Streamer(self.tokenizer, self.contract(name), write) if write else None
-        answer = self._generate([prompt], name, options, streamer=streamer)[0]
-        if streamer:
-            streamer.close()
+        if write is None:
+            return self._generate([prompt], name, options)[0]
+        characters = Characters(self.tokenizer, self.contract(name), write)
+        try:
+            [answer] = self._generate([prompt], name, options, streamer=_Streamer(characters))
+            characters.close()
+        except EndAnswerError:
+            return characters.answer()
         return answer
 
     def generate_many(
@@ -105,6 +109,8 @@ class TransformersEngine(NamedModels):
         import torch
 
         contract = self.contract(name)
+        if options.draw_seed is not None:
+            torch.manual_seed(options.draw_seed)
         with self.using(name) as model, torch.inference_mode():
             written = write_in_rounds(model, prompts, contract, options, streamer=streamer)
         return [self._answer(ids, contract, options) for ids in written]
@@ -144,8 +150,8 @@ def load_chosen(models: ChosenModels, options: ModelOptions) -> TransformersEngi
 class _Streamer:
     """Hands on text as ids arrive from `generate`."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", contract: PromptContract, write: Write) -> None:
-        self._characters = Characters(tokenizer, contract, write)
+    def __init__(self, characters: Characters) -> None:
+        self._characters = characters
         self._prompt_seen = False
 
     def put(self, value: "torch.Tensor") -> None:
@@ -155,11 +161,7 @@ class _Streamer:
         self._prompt_seen = True
 
     def end(self) -> None:
-        """Called by transformers after the last id; `close` writes what is left."""
-
-    def close(self) -> None:
-        """Write what is left, finished or not."""
-        self._characters.close()
+        """Called by transformers after the last id; what is left is written by who knows that the answer is whole."""
 
 
 def _recorded_precision(manifests: Sequence[Manifest]) -> NumberFormat | None:

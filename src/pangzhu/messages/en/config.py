@@ -3,8 +3,8 @@
 MESSAGES = {
     "error.config.overlong_without_length": "--overlong {overlong} was given without --max_seq_length.",
     "error.config.overlong_without_length.fix": "Give --max_seq_length too, or leave --overlong out.",
-    "error.config.top_p_without_temperature": "--top_p {top_p} was given at temperature 0, where nothing is drawn.",
-    "error.config.top_p_without_temperature.fix": "Give --temperature too, for instance 0.7, or leave --top_p out.",
+    "error.config.idle_drawing": "--{name} {value} was given at temperature 0, where nothing is drawn.",
+    "error.config.idle_drawing.fix": "Give --temperature too, for instance 0.7, or leave --{name} out.",
     "error.config.unknown_key": "Unknown option “{name}”.{hint}",
     "error.config.unknown_key.fix": "Correct the name; `--help` lists every option.",
     "error.config.empty_path": "A path is empty.",

@@ -3,8 +3,8 @@
 MESSAGES = {
     "error.config.overlong_without_length": "给了 --overlong {overlong}，却没有给 --max_seq_length。",
     "error.config.overlong_without_length.fix": "同时给出 --max_seq_length，或去掉 --overlong。",
-    "error.config.top_p_without_temperature": "给了 --top_p {top_p}，但温度为 0 时不作抽样，它不起作用。",
-    "error.config.top_p_without_temperature.fix": "同时给出 --temperature，例如 0.7，或去掉 --top_p。",
+    "error.config.idle_drawing": "给了 --{name} {value}，但温度为 0 时不作抽样，它不起作用。",
+    "error.config.idle_drawing.fix": "同时给出 --temperature，例如 0.7，或去掉 --{name}。",
     "error.config.unknown_key": "没有“{name}”这个选项。{hint}",
     "error.config.unknown_key.fix": "改正名称；`--help` 会列出全部选项。",
     "error.config.empty_path": "有一个路径是空的。",
