@@ -39,7 +39,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator(
-        *("output_dir", "dataset_path", "replay_path", "validation_path", "eval_path", "html", "base_gguf"),
+        *("output_dir", "dataset_path", "replay_path", "validation_path", "eval_path", "html", "base_gguf", "adapters", "examples_path"),
         mode="before",
         check_fields=False,
     )

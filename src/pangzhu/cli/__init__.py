@@ -39,13 +39,14 @@ VERBS = {  # verb -> module of this package, name in it
     "adapters": ("adapters", "adapters"),
     "merge": ("export", "merge"),
     "export": ("export", "export"),
+    "serve": ("serve", "serve"),
 }
 PANELS = {
     "panel.start": ("demo", "doctor"),
     "panel.prepare": ("pull", "models", "check", "plan"),
     "panel.teach": ("train",),
     "panel.prove": ("compare", "eval"),
-    "panel.use": ("chat", "adapters"),
+    "panel.use": ("chat", "serve", "adapters"),
     "panel.carry": ("merge", "export"),
 }
 LATER = ("serve",)

@@ -66,6 +66,9 @@ class Engine(Protocol):
     def prompt(self, turns: "Sequence[Turn]", name: str) -> list[int]:
         """A conversation as ids, ready for `name` to answer."""
 
+    def plain_ids(self, text: str) -> list[int]:
+        """A text as ids, with no template around it."""
+
     def fitting_prompt(self, row: "Conversation", name: str, options: "GenerationOptions") -> list[int]:
         """A row's question as ids, which with the longest answer fit into the model's context."""
 

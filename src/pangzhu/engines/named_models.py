@@ -105,6 +105,12 @@ class NamedModels:
         """A conversation as ids, ready for `name` to answer."""
         return render(self.tokenizer, self.contract(name), turns, add_generation_prompt=True)
 
+    def plain_ids(self, text: str) -> list[int]:
+        """A text as ids with no template around it, control tokens in it as ordinary text; a first token where the tokenizer
+        puts one."""
+        ids: list[int] = self.tokenizer(text, split_special_tokens=True)["input_ids"]
+        return ids
+
     def fitting_prompt(self, row: "Conversation", name: str, options: GenerationOptions) -> list[int]:
         """A row's question as ids, which with the longest answer fit into the model's context.
 

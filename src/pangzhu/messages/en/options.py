@@ -82,4 +82,10 @@ MESSAGES = {
     "option.outtype": "Numbers of the weights in the GGUF file; all but f16 and q8_0 need llama.cpp's `llama-quantize` on the PATH.",
     "option.base_gguf": "GGUF file of the base that a LoRA file is meant for, and is asked on. Not given: that of the packaged model, else one that is written too.",
     "option.folders": "Adapter folders; may be several. Not given: those found below the current folder.",
+    "option.adapters": "Folder of adapters, each in a folder of its own, whose name is the model's; new ones are found while serving. Or one adapter.",
+    "option.host": "Address to listen at; any but this machine's own needs --api_key.",
+    "option.port": "Port to listen at; 0 = any free one.",
+    "option.api_key": "What clients must show; at least 16 characters.",
+    "option.allowed_host": "Another name by which clients call this server. May be given several times.",
+    "option.examples_path": "Questions that the page has at hand, a file like those of `compare`. Unset: the law example's, where an adapter was trained on it.",
 }

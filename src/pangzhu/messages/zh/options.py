@@ -73,4 +73,10 @@ MESSAGES = {
     "option.outtype": "GGUF 文件中权重的数值格式；除 f16 和 q8_0 外都需要 PATH 上有 llama.cpp 的 `llama-quantize`。",
     "option.base_gguf": "LoRA 文件所配的基座 GGUF，也在它上面检验。不给时用随包模型的，没有就一并写一个。",
     "option.folders": "适配器文件夹，可以有多个。不给时列出当前文件夹下找到的。",
+    "option.adapters": "装适配器的文件夹，每个适配器一个子文件夹，名字即模型名；运行中新放入的也会被找到。也可以就是一个适配器。",
+    "option.host": "监听地址；只要不是本机自己的地址，就需要 --api_key。",
+    "option.port": "监听端口；0 = 任意空闲端口。",
+    "option.api_key": "客户端必须出示的密钥，至少 16 个字符。",
+    "option.allowed_host": "客户端称呼本服务的另一个名字。可以给多次。",
+    "option.examples_path": "网页上备好的问题，文件格式同 `compare`。不给时，若有适配器是用法律示例训练的，就用法律示例的问题。",
 }

@@ -1,0 +1,160 @@
+"""One answer: the engine writes it in a thread, it comes out piece by piece in the server's loop.
+
+Who stops listening, ends it: the engine is told at the next piece it writes. A stop text ends it too, and is not part of it.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio
+
+from pangzhu.config import GenerationOptions
+from pangzhu.engines import Answer, EndAnswerError, Engine
+from pangzhu.errors import PangzhuError, UsageError
+from pangzhu.serve.faults import ApiError, of_engine, refusal
+from pangzhu.serve.models import Models
+
+Reason = Literal["stop", "length"]
+Prompt = Callable[[Engine], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is wanted of one model: the prompt, made by the engine that will answer, and how the answer is drawn."""
+
+    name: str
+    prompt: Prompt
+    options: GenerationOptions
+    stops: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an answer, and its tokens."""
+
+    reason: Reason
+    num_prompt: int
+    num_written: int
+
+
+Event = str | Ended
+
+
+class StopTexts:
+    """Hands text on up to the first of some texts, holding back what could be the beginning of one.
+
+    Args:
+        stops: the texts.
+        write: gets what is before them.
+    """
+
+    def __init__(self, stops: Sequence[str], write: Callable[[str], None]) -> None:
+        self._stops = stops
+        self._write = write
+        self._held = ""
+        self.met = False
+
+    def add(self, piece: str) -> None:
+        """Take the next piece.
+
+        Raises:
+            EndAnswerError: a stop text has come.
+        """
+        self._held += piece
+        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if places:
+            self._hand_on(min(places))
+            self.met = True
+            raise EndAnswerError
+        self._hand_on(len(self._held) - _overlap(self._held, self._stops))
+
+    def close(self) -> None:
+        """Hand on what was held back, unless a stop text came."""
+        if not self.met:
+            self._hand_on(len(self._held))
+
+    def _hand_on(self, num: int) -> None:
+        if num:
+            self._write(self._held[:num])
+        self._held = self._held[num:]
+
+
+async def answered(models: Models, wanted: Wanted, threads: Executor) -> AsyncGenerator[Event]:
+    """The pieces of an answer as they come, then its end. Leaving early ends the answer.
+
+    Raises:
+        ApiError: there is no such model, or it cannot answer this.
+    """
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+    left = threading.Event()
+
+    def put(event: Event | BaseException) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody listens
+            loop.call_soon_threadsafe(pieces.put_nowait, event)
+
+    def work() -> None:
+        try:
+            put(_write(models, wanted, put, left))
+        except BaseException as fault:  # handed to who waits for the answer
+            put(fault)
+
+    context = contextvars.copy_context()
+    working = loop.run_in_executor(threads, context.run, work)
+    try:
+        while True:
+            event = await pieces.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if isinstance(event, Ended):
+                return
+    finally:
+        left.set()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({working})
+
+
+def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: threading.Event) -> Ended:
+    """Let the engine answer; runs in a thread."""
+
+    def hand_on(piece: str) -> None:
+        if left.is_set():
+            raise EndAnswerError
+        put(piece)
+
+    text = StopTexts(wanted.stops, hand_on)
+    with models.asked(wanted.name) as engine:
+        try:
+            prompt = wanted.prompt(engine)
+            _require_room(prompt, engine, wanted.options)
+            answer = engine.generate(prompt, wanted.name, wanted.options, write=text.add)
+        except PangzhuError as fault:
+            raise of_engine(fault) from fault
+    if answer.broke_off:
+        raise refusal(500, "broke_off", code="not_a_number")
+    text.close()
+    return Ended(_reason(answer), len(prompt), len(answer.token_ids) + (answer.ended and not text.met))
+
+
+def _require_room(prompt: Sequence[int], engine: Engine, options: GenerationOptions) -> None:
+    room = engine.context_length - options.max_new_tokens
+    if len(prompt) > room:
+        raise UsageError("error.chat.too_long", tokens=len(prompt), room=max(0, room))
+
+
+def _reason(answer: Answer) -> Reason:
+    return "stop" if answer.ended else "length"
+
+
+def _overlap(text: str, stops: Sequence[str]) -> int:
+    """How many of the last characters could begin one of the stop texts."""
+    longest = max((len(stop) for stop in stops), default=1) - 1
+    sizes = range(min(longest, len(text)), 0, -1)
+    return next((size for size in sizes if any(stop.startswith(text[-size:]) for stop in stops)), 0)

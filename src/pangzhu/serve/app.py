@@ -1,0 +1,200 @@
+"""The routes: OpenAI's, `/v1/compare`, the page, and what watches over a server asks for."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+
+from pangzhu import __version__
+from pangzhu.engines import Engine
+from pangzhu.engines.named_models import BASE
+from pangzhu.serve.answers import Ended, Event, Wanted, answered
+from pangzhu.serve.faults import ApiError, refusal
+from pangzhu.serve.line import Line
+from pangzhu.serve.metrics import Metrics
+from pangzhu.serve.models import Models
+from pangzhu.serve.page import page, policy
+from pangzhu.serve.replies import Reply
+from pangzhu.serve.schema import ChatRequest, CompareRequest, CompletionRequest, Conversational, Drawing, NotServedError
+from pangzhu.serve.streams import merged, streamed, told, unless_left
+
+CLIENT_LEFT = 499  # nobody reads it; nginx's number for the log
+Question = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work with.
+
+    Args:
+        models: who answers.
+        line: places for answers.
+        metrics: what is counted.
+        threads: engines write in.
+        examples: questions the page has at hand, `text` and `kind`.
+    """
+
+    models: Models
+    line: Line
+    metrics: Metrics
+    threads: Executor
+    examples: Sequence[Question] = ()
+
+
+def build_app(service: Service) -> FastAPI:
+    """The application, without the guard around it."""
+    app = FastAPI(title="Pangzhu", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app.state.service = service
+    _handle_faults(app)
+    _add_answers(app, service)
+    _add_models(app, service)
+    _add_rest(app, service)
+    return app
+
+
+def _add_answers(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(asked: ChatRequest, request: Request) -> Response:
+        """Answer a conversation."""
+        return await _answer(service, _conversation(asked, asked.model), asked, Reply(asked.model), request)
+
+    @app.post("/v1/completions", response_model=None)
+    async def complete(asked: CompletionRequest, request: Request) -> Response:
+        """Continue a text."""
+        wanted = Wanted(
+            asked.model, lambda engine: engine.plain_ids(asked.text), asked.options(asked.num_tokens), asked.stops
+        )
+        return await _answer(service, wanted, asked, Reply(asked.model, chat=False), request)
+
+    @app.post("/v1/compare", response_model=None)
+    async def compare(asked: CompareRequest) -> Response:
+        """Answer one conversation with several models, in one stream of events that tell whose they are."""
+        wanted = (_conversation(asked, name) for name in asked.models)
+        answers = [told(_counted(service, each), Reply(each.name), with_usage=True) for each in wanted]
+        return await streamed(service.line, merged(answers))
+
+
+def _add_models(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, object]:
+        """The base and every adapter."""
+        names = await asyncio.to_thread(service.models.names)
+        return {"object": "list", "data": [_model(service, name) for name in names]}
+
+    @app.get("/v1/models/{name}")
+    async def model(name: str) -> dict[str, object]:
+        """One of them."""
+        if name not in await asyncio.to_thread(service.models.names):
+            raise refusal(404, "no_such_model", code="model_not_found", param="model", name=name)
+        return _model(service, name)
+
+    @app.get("/v1/examples")
+    async def examples() -> dict[str, object]:
+        """Questions that the page has at hand."""
+        return {"questions": list(service.examples)}
+
+
+def _add_rest(app: FastAPI, service: Service) -> None:
+    @app.get("/", response_class=HTMLResponse)
+    async def index() -> HTMLResponse:
+        """The page."""
+        return HTMLResponse(page(), headers={"content-security-policy": policy()})
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """The server lives."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        """Whether models are loaded; 503 while they change."""
+        state = service.models.ready
+        return JSONResponse({"status": "ready" if state else "loading"}, 200 if state else 503)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counts and times, for Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _conversation(asked: Conversational, name: str) -> Wanted:
+    def prompt(engine: Engine) -> list[int]:
+        return engine.prompt(asked.turns, name)
+
+    return Wanted(name, prompt, asked.options(asked.num_tokens), asked.stops)
+
+
+def _model(service: Service, name: str) -> dict[str, object]:
+    known = service.models.known
+    return {
+        "id": name,
+        "object": "model",
+        "created": known.since if known else 0,
+        "owned_by": "pangzhu",
+        "root": known.engine.base_name if known else "",
+        "parent": None if name == BASE else BASE,
+    }
+
+
+async def _answer(service: Service, wanted: Wanted, asked: Drawing, reply: Reply, request: Request) -> Response:
+    """One answer, whole or as a stream."""
+    events = _counted(service, wanted)
+    if asked.stream:
+        with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+        return await streamed(service.line, told(events, reply, with_usage=with_usage))
+    collected = await unless_left(request, _collected(service.line, events))
+    return JSONResponse(reply.whole(*collected)) if collected else Response(status_code=CLIENT_LEFT)
+
+
+async def _counted(service: Service, wanted: Wanted) -> AsyncGenerator[Event]:
+    """An answer's pieces, its tokens and times counted."""
+    started = time.monotonic()
+    first: float | None = None
+    async with aclosing(answered(service.models, wanted, service.threads)) as pieces:
+        async for piece in pieces:
+            passed = time.monotonic() - started
+            first = passed if first is None else first
+            if isinstance(piece, Ended):
+                service.metrics.answer(wanted.name, piece, first=first, whole=passed)
+            yield piece
+
+
+async def _collected(line: Line, events: AsyncGenerator[Event]) -> tuple[str, Ended]:
+    pieces: list[str] = []
+    async with line.place(), aclosing(events):
+        async for piece in events:
+            if isinstance(piece, Ended):
+                return "".join(pieces), piece
+            pieces.append(piece)
+    raise refusal(500, "failed", code="engine_failed")
+
+
+def _handle_faults(app: FastAPI) -> None:
+    """Every fault in OpenAI's shape."""
+
+    @app.exception_handler(ApiError)
+    async def known(_: Request, fault: ApiError) -> JSONResponse:
+        return JSONResponse(fault.body, fault.status, dict(fault.headers))
+
+    @app.exception_handler(NotServedError)
+    async def not_served(request: Request, fault: NotServedError) -> JSONResponse:
+        return await known(request, refusal(400, "not_served", code="unsupported", param=fault.name, name=fault.name))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, fault: RequestValidationError) -> JSONResponse:
+        first = fault.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or None
+        refused = refusal(400, "invalid", code="invalid_value", param=where, where=where or "body", reason=first["msg"])
+        return await known(request, refused)
+
+    @app.exception_handler(HTTPException)
+    async def by_status(request: Request, fault: HTTPException) -> JSONResponse:
+        key = {404: "no_route", 405: "method"}.get(fault.status_code, "invalid_request")
+        return await known(request, refusal(fault.status_code, key, code=key))
