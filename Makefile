@@ -8,10 +8,13 @@ INSTALLED := $(VENV)/.installed
 # Two workers of one thread each: two threads that wait for each other are slower than one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check lint torture bench bench-quick install clean
+.PHONY: demo serve test check lint torture bench bench-quick install clean
 
 demo: install  ## base model, training, comparison
 	$(BIN)/pangzhu demo --output_dir lora_output
+
+serve: install  ## the page and the API on this machine, with the adapter of `make demo`
+	$(BIN)/pangzhu serve --adapter law=lora_output
 
 test: install  ## the whole test suite, with coverage
 	$(PYTEST) --cov --cov-report=term

@@ -6,9 +6,10 @@ from pangzhu.measures import AnswerFormat
 from pangzhu.messages import text
 
 NO_KIND = "all"  # of rows that name no kind
+TAUGHT = "taught"  # of rows that were trained
 GENERAL = "general"  # the kind that shows what else moved
 KIND_NAMES = {
-    "taught": "compare.kind.taught",
+    TAUGHT: "compare.kind.taught",
     "reworded": "compare.kind.reworded",
     "untaught": "compare.kind.untaught",
     GENERAL: "compare.kind.general",

@@ -65,12 +65,11 @@ def command(*words: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
-def test_overview_lists_the_verbs_of_this_release_and_no_other(run, words: list[str]) -> None:
+def test_overview_lists_the_verbs(run, words: list[str]) -> None:
     outcome = run(*words)
     assert outcome.exit_code == 0
     listed = {line.split()[0] for line in outcome.out.splitlines() if line.startswith("  ")}
     assert set(cli.VERBS) <= listed
-    assert not set(cli.LATER) & listed
 
 
 def test_every_verb_stands_in_one_panel() -> None:
@@ -97,13 +96,6 @@ def test_chinese_help_has_no_english_words_of_typer(run, name: str) -> None:
     page = run(name, "--help", "--lang", "zh").out
     for word in ("Usage", "Options", "Arguments", "Show this message", "default:", "required", "TEXT", "…"):
         assert word not in page
-
-
-@pytest.mark.parametrize("name", cli.LATER)
-def test_a_verb_of_a_later_release_says_so(run, name: str) -> None:
-    outcome = run(name, "--whatever")
-    assert outcome.exit_code == 2
-    assert "release" in outcome.err
 
 
 def test_a_misspelt_verb_names_the_nearest(run) -> None:

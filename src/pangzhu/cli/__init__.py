@@ -49,7 +49,6 @@ PANELS = {
     "panel.use": ("chat", "serve", "adapters"),
     "panel.carry": ("merge", "export"),
 }
-LATER = ("serve",)
 BROKEN_PIPE_EXIT_CODE = 141  # 128 + SIGPIPE, what a shell reports for a reader that left
 
 
@@ -122,8 +121,6 @@ def _run_verb(verb: "Verb[Options]", words: Sequence[str]) -> int:
 
 
 def _find_verb(name: str) -> "Verb[Options]":
-    if name in LATER:
-        raise UsageError("error.cli.later_verb", verb=name, version=__version__)
     if name not in VERBS:
         key = "error.cli.no_such_option_here" if name.startswith("-") else "error.cli.no_such_verb"
         raise UsageError(key, name=name, hint=nearest(name, VERBS), verbs=", ".join(VERBS))

@@ -16,8 +16,9 @@ import anyio
 
 from pangzhu.config import GenerationOptions
 from pangzhu.engines import Answer, EndAnswerError, Engine
-from pangzhu.errors import PangzhuError, UsageError
-from pangzhu.serve.faults import ApiError, of_engine, refusal
+from pangzhu.errors import UsageError
+from pangzhu.messages import say
+from pangzhu.serve.faults import ApiError, refusal, unfit
 from pangzhu.serve.models import Models
 
 Reason = Literal["stop", "length"]
@@ -92,25 +93,28 @@ async def answered(models: Models, wanted: Wanted, threads: Executor) -> AsyncGe
         ApiError: there is no such model, or it cannot answer this.
     """
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+    pieces: asyncio.Queue[Event | ApiError] = asyncio.Queue()
     left = threading.Event()
 
-    def put(event: Event | BaseException) -> None:
+    def put(event: Event | ApiError) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody listens
             loop.call_soon_threadsafe(pieces.put_nowait, event)
 
     def work() -> None:
         try:
             put(_write(models, wanted, put, left))
-        except BaseException as fault:  # handed to who waits for the answer
+        except ApiError as fault:
             put(fault)
+        except Exception as fault:  # a library's: whoever waits for the answer must be told that none comes
+            say("serve.engine_fault", fault=f"{type(fault).__name__}: {fault}")
+            put(refusal(500, "failed", code="engine_failed"))
 
     context = contextvars.copy_context()
     working = loop.run_in_executor(threads, context.run, work)
     try:
         while True:
             event = await pieces.get()
-            if isinstance(event, BaseException):
+            if isinstance(event, ApiError):
                 raise event
             yield event
             if isinstance(event, Ended):
@@ -135,8 +139,8 @@ def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: t
             prompt = wanted.prompt(engine)
             _require_room(prompt, engine, wanted.options)
             answer = engine.generate(prompt, wanted.name, wanted.options, write=text.add)
-        except PangzhuError as fault:
-            raise of_engine(fault) from fault
+        except UsageError as fault:
+            raise unfit(fault) from fault
     if answer.broke_off:
         raise refusal(500, "broke_off", code="not_a_number")
     text.close()

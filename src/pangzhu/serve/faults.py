@@ -6,7 +6,7 @@ Every sentence comes from the catalogue, in the server's language. What is not t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pangzhu.errors import PangzhuError, UsageError
+from pangzhu.errors import UsageError
 from pangzhu.messages import text
 
 INVALID = "invalid_request_error"
@@ -50,9 +50,7 @@ def busy(seconds: int) -> ApiError:
     return ApiError(429, message, "queue_full", headers={"Retry-After": str(seconds)})
 
 
-def of_engine(fault: PangzhuError) -> ApiError:
-    """A fault that was found while answering: the client's where it asked for what cannot be, else ours."""
-    if isinstance(fault, UsageError):
-        code = "context_length_exceeded" if fault.key == "error.chat.too_long" else "invalid_value"
-        return ApiError(400, f"{fault.what} {fault.fix}", code, "messages")
-    return ApiError(500, text("serve.refusal.failed"), "engine_failed")
+def unfit(fault: UsageError) -> ApiError:
+    """A request that is well formed and cannot be answered."""
+    code = "context_length_exceeded" if fault.key == "error.chat.too_long" else "invalid_value"
+    return ApiError(400, f"{fault.what} {fault.fix}", code, "messages")

@@ -60,8 +60,6 @@ MESSAGES = {
     "error.cli.no_such_verb.fix": "Use one of: {verbs}. `pangzhu --help` explains them.",
     "error.cli.no_such_option_here": "“{name}” is not an option of `pangzhu` itself.{hint}",
     "error.cli.no_such_option_here.fix": "Name a verb first ({verbs}), then its options.",
-    "error.cli.later_verb": "`{verb}` is not in this release ({version}).",
-    "error.cli.later_verb.fix": "It comes in a later release; `pangzhu --help` lists what there is.",
     "error.cli.no_such_option": "There is no option “{name}”.{hint}",
     "error.cli.no_such_option.fix": "`pangzhu {verb} --help` lists every option.",
     "error.cli.value_missing": "The option {name} needs a value.",

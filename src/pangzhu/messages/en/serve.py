@@ -6,6 +6,7 @@ MESSAGES = {
     "serve.models": "Models: {names}.",
     "serve.faulty": "“{name}” is not served: {fault}",
     "serve.request": "{method} {path} {status} {seconds:.2f} s",
+    "serve.engine_fault": "An answer failed: {fault}",
     "serve.slow_reader": "An answer was given up: nobody took it ({path}).",
     "serve.refusal.busy": "All places are taken; come back in {seconds} s.",
     "serve.refusal.no_such_model": "There is no model “{name}”; GET /v1/models lists them.",

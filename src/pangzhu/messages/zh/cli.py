@@ -60,8 +60,6 @@ MESSAGES = {
     "error.cli.no_such_verb.fix": "可用的命令有：{verbs}。`pangzhu --help` 有说明。",
     "error.cli.no_such_option_here": "“{name}”不是 `pangzhu` 自身的选项。{hint}",
     "error.cli.no_such_option_here.fix": "先写命令（{verbs}），再写它的选项。",
-    "error.cli.later_verb": "当前版本（{version}）还没有 `{verb}` 命令。",
-    "error.cli.later_verb.fix": "它会在以后的版本中提供；`pangzhu --help` 列出现有的命令。",
     "error.cli.no_such_option": "没有“{name}”这个选项。{hint}",
     "error.cli.no_such_option.fix": "`pangzhu {verb} --help` 列出全部选项。",
     "error.cli.value_missing": "选项 {name} 后面缺少值。",

@@ -6,6 +6,7 @@ MESSAGES = {
     "serve.models": "模型：{names}。",
     "serve.faulty": "不提供“{name}”：{fault}",
     "serve.request": "{method} {path} {status} {seconds:.2f} 秒",
+    "serve.engine_fault": "有一个回答失败了：{fault}",
     "serve.slow_reader": "有一个回答无人接收，已放弃（{path}）。",
     "serve.refusal.busy": "位置已满，请 {seconds} 秒后再来。",
     "serve.refusal.no_such_model": "没有名为“{name}”的模型；GET /v1/models 列出全部模型。",
