@@ -1,7 +1,7 @@
 """`python -m benchmarks.serve_speed`: what the server costs, against its engine alone; four clients against one.
 
-One process holds one engine. By turns the same questions are put to the engine itself and, over HTTP as a stream, to the server
-around it: seconds to the first piece, and tokens a second after it. Then one client asks all questions one after another, and four
+One process holds one engine. By turns the same questions, differently numbered so that none is known already, are put to the engine
+itself and, over HTTP as a stream, to the server around it: seconds to the first piece, and tokens a second after it. Then one client asks all questions one after another, and four
 clients share them. `/health` is asked all the while. Quoted are medians of pairs.
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
         over_http = lambda question: ask_server(port, name, question, given.tokens)  # noqa: E731
         for ask in (alone, over_http):
             ask(questions[0])
-        pairs = [(alone(question), over_http(question)) for question in questions]
+        pairs = [(alone(f"1. {question}"), over_http(f"2. {question}")) for question in questions]
         with health(port) as waits:
             rates = [throughput(over_http, questions, clients) for clients in (1, NUM_CLIENTS) * given.rounds]
     print(json.dumps(figures(pairs, rates, waits), indent=2))
