@@ -324,7 +324,9 @@ def test_numbers_that_f16_cannot_hold_are_refused(tmp_path: Path) -> None:
 def test_a_tensor_that_llamacpp_has_no_name_for_is_refused(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", "qwen2")
     weights = base / "model.safetensors"
-    save_file(load_file(weights) | {"model.layers.0.extra.weight": torch.ones(2, 2)}, weights, metadata={"format": "pt"})
+    save_file(
+        load_file(weights) | {"model.layers.0.extra.weight": torch.ones(2, 2)}, weights, metadata={"format": "pt"}
+    )
     with pytest.raises(ModelError) as caught:
         export(Adapted(base, base).gguf(tmp_path / "gguf", content="base", verify=False))
     assert "model.layers.0.extra.weight" in caught.value.what

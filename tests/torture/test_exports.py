@@ -155,7 +155,9 @@ def test_a1_a_crash_at_every_operation_of_an_export_harms_nothing_and_the_same_c
 def test_a5_a_disk_that_is_full_at_any_write_of_an_export_is_told_and_nothing_unfinished_passes_for_whole(
     exported: Exported, home: Path, pytestconfig: pytest.Config
 ) -> None:
-    taking = [number for number, operation in enumerate(exported.log) if operation.kind in ("create", "write", "make_folder")]
+    taking = [
+        number for number, operation in enumerate(exported.log) if operation.kind in ("create", "write", "make_folder")
+    ]
     every = 1 if pytestconfig.getoption("--torture") else max(1, len(taking) // NUM_IN_SUITE)
     for number in taking[::every]:
         exported.begun(home)
