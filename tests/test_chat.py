@@ -468,6 +468,6 @@ def test_a_terminal_is_not_given_control_characters(
 ) -> None:
     output = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr(sys, "stdout", output)
-    monkeypatch.setattr(chat, "run", lambda _config, write: write("\x1b[2Jok\n"))
+    monkeypatch.setattr(chat, "run", lambda _config, write, **_: write("\x1b[2Jok\n"))
     cli.main(["chat", "--prompt", "?"])
     assert output.getvalue() == written

@@ -13,7 +13,7 @@ import torch
 from pangzhu.adapter import MANIFEST, PROMPT
 from pangzhu.config import GenerationOptions, ModelOptions, TrainConfig
 from pangzhu.data.conversation import Turn
-from pangzhu.engines import Answer
+from pangzhu.engines import Answer, Engine
 from pangzhu.engines.transformers import TransformersEngine, load_engine
 from pangzhu.fast.path import FastPath
 from pangzhu.messages import listening

@@ -91,7 +91,9 @@ class KeptGguf:
 def _folder_of(base: PreparedBase) -> Path:
     """By fingerprint, which has a row of each tensor, and by size and time of the weights' files."""
     found = [file.stat() for file in weight_files(base.source.folder)]
-    return _folder("base", [asdict(base_fingerprint(base.source.folder)), [(of.st_size, of.st_mtime_ns) for of in found]])
+    return _folder(
+        "base", [asdict(base_fingerprint(base.source.folder)), [(of.st_size, of.st_mtime_ns) for of in found]]
+    )
 
 
 def _folder(kind: str, made_of: object) -> Path:
