@@ -49,7 +49,9 @@ class Timed:
 def main() -> None:
     """Measure and print one JSON object."""
     given = _arguments()
-    questions = [row.prompt[-1].content for row in load_dataset(example("law_data.json")).conversations][: given.questions]
+    questions = [row.prompt[-1].content for row in load_dataset(example("law_data.json")).conversations][
+        : given.questions
+    ]
     config = ServeConfig.model_validate(
         {"model_name_or_path": given.model, "adapter": tuple(given.adapter), "engine": given.engine, "port": 0}
     )

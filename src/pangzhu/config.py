@@ -39,7 +39,17 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @field_validator(
-        *("output_dir", "dataset_path", "replay_path", "validation_path", "eval_path", "html", "base_gguf", "adapters", "examples_path"),
+        *(
+            "output_dir",
+            "dataset_path",
+            "replay_path",
+            "validation_path",
+            "eval_path",
+            "html",
+            "base_gguf",
+            "adapters",
+            "examples_path",
+        ),
         mode="before",
         check_fields=False,
     )
@@ -216,7 +226,8 @@ class GenerationOptions(Options):
 
     @model_validator(mode="after")
     def _refuse_idle_choices(self) -> Self:
-        given = {name: getattr(self, name) for name in DRAWING if getattr(self, name) != self.model_fields[name].default}
+        fields = type(self).model_fields
+        given = {name: value for name in DRAWING if (value := getattr(self, name)) != fields[name].default}
         if given and self.temperature == 0:
             name, value = next(iter(given.items()))
             raise UsageError("error.config.idle_drawing", where=f"--{name}", name=name, value=value)

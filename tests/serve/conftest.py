@@ -211,7 +211,9 @@ def adapters(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=["transformers", "llamacpp"])
-def server(request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(
+    request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     """A server of the tiny base and two adapters in one folder, on each engine."""
     if request.param == "llamacpp":
         pytest.importorskip("xllamacpp", reason="the llama.cpp engine is an extra: pip install xllamacpp")

@@ -26,7 +26,9 @@ def test_base_and_adapters_are_model_names(server: Running) -> None:
 
 
 def test_each_model_gives_its_own_taught_answers_many_at_once(server: Running) -> None:
-    asked = [(name, question, answer) for name in TAUGHT for question, answer in zip(QUESTIONS, TAUGHT[name], strict=True)]
+    asked = [
+        (name, question, answer) for name in TAUGHT for question, answer in zip(QUESTIONS, TAUGHT[name], strict=True)
+    ]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda one: server.answer(one[0], one[1]), asked))
     assert found == [answer for _, _, answer in asked]
@@ -73,7 +75,9 @@ def test_a_completion_goes_on_with_a_text_without_a_template(server: Running) ->
     reply = server.ask("POST", "/v1/completions", {"model": "english", "prompt": prompt, "max_tokens": 3})
     assert reply.json["usage"]["prompt_tokens"] == len(prompt)  # a byte a token, the control token's too
     assert reply.json["choices"][0]["finish_reason"] in ("stop", "length")
-    streamed = server.ask("POST", "/v1/completions", {"model": "english", "prompt": prompt, "max_tokens": 3, "stream": True})
+    streamed = server.ask(
+        "POST", "/v1/completions", {"model": "english", "prompt": prompt, "max_tokens": 3, "stream": True}
+    )
     assert "".join(event["choices"][0]["text"] for event in streamed.events) == reply.json["choices"][0]["text"]
 
 
@@ -95,7 +99,13 @@ def test_a_repetition_penalty_changes_a_greedy_answer(server: Running) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("stop", "left"),
-    [("e tw", "on"), (["eee", "ree"], "one two th"), ("never", "one two three"), ("one", ""), ("threee", "one two three")],
+    [
+        ("e tw", "on"),
+        (["eee", "ree"], "one two th"),
+        ("never", "one two three"),
+        ("one", ""),
+        ("threee", "one two three"),
+    ],
 )
 def test_an_answer_ends_before_a_stop_text(
     scripted: Callable[..., Scripted], stop: object, left: str, *, stream: bool

@@ -36,11 +36,23 @@ def raw(server: Running, sent: bytes, *, end: bool = False) -> bytes:
         return received
 
 
+def raw_or_closed(server: Running, sent: bytes) -> bytes:
+    """As `raw`; nothing where the server closed before it was asked."""
+    try:
+        return raw(server, sent)
+    except ConnectionError:
+        return b""
+
+
 # --- names and origins: DNS rebinding, cross-site requests ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::1", "", "169.254.1.1"])
-@pytest.mark.parametrize(("method", "path", "body"), [("GET", "/v1/models", None), ("POST", CHAT, BODY), ("GET", "/", None)])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[::1", "", "169.254.1.1"]
+)
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [("GET", "/v1/models", None), ("POST", CHAT, BODY), ("GET", "/", None)]
+)
 def test_a_foreign_host_name_is_refused(server: Running, host: str, method: str, path: str, body: object) -> None:
     assert server.ask(method, path, body, Host=host).status == 421
 
@@ -50,7 +62,9 @@ def test_this_machines_own_names_are_not(server: Running, host: str) -> None:
     assert server.ask("GET", "/v1/models", Host=host).status == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost.evil.example"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost.evil.example"]
+)
 def test_pages_of_other_origins_are_refused(server: Running, origin: str) -> None:
     for method, path, body in (("POST", CHAT, BODY), ("GET", "/v1/models", None), ("OPTIONS", CHAT, None)):
         reply = server.ask(method, path, body, Origin=origin)
@@ -67,7 +81,9 @@ def test_posts_that_a_browser_calls_foreign_are_refused(server: Running, site: s
     assert server.ask("POST", CHAT, BODY, Sec_Fetch_Site=site).status == 403
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+)
 def test_what_a_form_could_send_is_refused(server: Running, kind: str) -> None:
     assert server.ask("POST", CHAT, BODY, Content_Type=kind).status == 415
 
@@ -76,7 +92,9 @@ def test_what_a_form_could_send_is_refused(server: Running, kind: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/examples", "/ready", "/metrics", "/openapi.json", "/nothing"])
-@pytest.mark.parametrize("given", ["", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", f"Bearer {KEY}x", "Bearer schlüssel"])
+@pytest.mark.parametrize(
+    "given", ["", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", f"Bearer {KEY}x", "Bearer schlüssel"]
+)
 def test_every_route_asks_for_the_key(scripted: Callable[..., Scripted], path: str, given: str) -> None:
     server = scripted(api_key=KEY).server
     with closing(server.connection()) as connection:
@@ -122,11 +140,15 @@ def test_a_body_over_a_megabyte_is_refused(server: Running) -> None:
     large = {**BODY, "user": "x" * guard.MOST_BODY}
     assert server.ask("POST", CHAT, large).status == 413
     chunk = b"%x\r\n%b\r\n" % (65536, b" " * 65536)
-    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     assert b" 413 " in raw(server, head % CHAT.encode() + chunk * 20 + b"0\r\n\r\n", end=True).split(b"\r\n")[0]
 
 
-def test_a_body_that_does_not_come_is_given_up(scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_come_is_given_up(
+    scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard.Rules, "receive_seconds", 0.2)
     monkeypatch.setattr("pangzhu.serve.run.Rules", lambda *given: guard.Rules(*given, receive_seconds=0.2))
     head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
@@ -153,7 +175,7 @@ def test_a_reader_that_takes_nothing_loses_its_answer(
     scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pangzhu.serve.run.Rules", lambda *given: guard.Rules(*given, reader_seconds=0.3))
-    script = scripted(["x" * 100_000] * 1000)
+    script = scripted(["x" * 100_000] * 200)
     script.engine.context_length = 10_000
     body = {**BODY, "max_tokens": 5000, "stream": True}
     connection = script.server.connection()
@@ -163,7 +185,9 @@ def test_a_reader_that_takes_nothing_loses_its_answer(
     connection.close()
 
 
-def test_a_request_that_takes_too_long_is_ended(scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_takes_too_long_is_ended(
+    scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pangzhu.serve.run.Rules", lambda *given: guard.Rules(*given, request_seconds=0.3))
     script = scripted(["word "] * 100_000)
     script.engine.context_length = 200_000
@@ -175,11 +199,7 @@ def test_a_request_that_takes_too_long_is_ended(scripted: Callable[..., Scripted
 def test_more_connections_than_allowed_are_closed(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 3)
     kept = [socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) for _ in range(3)]
-    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS)) as one_more:
-        with pytest.raises(OSError):
-            one_more.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            if not one_more.recv(100):
-                raise OSError("closed")
+    assert raw_or_closed(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
     for connection in kept:
         connection.close()
 
@@ -188,7 +208,18 @@ def test_more_connections_than_allowed_are_closed(server: Running, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "name", ["../english", "..%2fenglish", "/etc/passwd", "C:\\x", "con", "english/", "https://evil.example/x", "a" * 64, "{{7*7}}"]
+    "name",
+    [
+        "../english",
+        "..%2fenglish",
+        "/etc/passwd",
+        "C:\\x",
+        "con",
+        "english/",
+        "https://evil.example/x",
+        "a" * 64,
+        "{{7*7}}",
+    ],
 )
 def test_a_name_is_never_a_place(scripted: Callable[..., Scripted], adapters: Path, name: str) -> None:
     server = scripted(adapters=adapters).server
@@ -223,7 +254,15 @@ def test_what_is_not_served_is_refused_by_name(server: Running, field: str, valu
 
 
 def test_unknown_fields_and_those_that_ask_for_nothing_are_ignored(server: Running) -> None:
-    idle = {"n": 1, "tools": [], "logprobs": False, "frequency_penalty": 0, "user": "me", "metadata": {}, "brand_new": 1}
+    idle = {
+        "n": 1,
+        "tools": [],
+        "logprobs": False,
+        "frequency_penalty": 0,
+        "user": "me",
+        "metadata": {},
+        "brand_new": 1,
+    }
     assert server.ask("POST", CHAT, {**BODY, **idle, "response_format": {"type": "text"}, "stop": None}).status == 200
 
 
@@ -257,7 +296,9 @@ def test_a_conversation_too_long_for_the_model_is_refused(server: Running) -> No
     assert (reply.status, reply.json["error"]["code"]) == (400, "context_length_exceeded")
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", CHAT, 405), ("DELETE", "/", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", CHAT, 405), ("DELETE", "/", 405)]
+)
 def test_every_fault_has_openais_shape(server: Running, method: str, path: str, status: int) -> None:
     reply = server.ask(method, path)
     assert reply.status == status

@@ -59,7 +59,9 @@ def test_a_client_that_leaves_gives_its_place_back(scripted: Callable[..., Scrip
 
 
 @pytest.mark.usefixtures("narrow")
-def test_a_client_that_leaves_a_comparison_ends_all_its_answers(scripted: Callable[..., Scripted], trained: object) -> None:
+def test_a_client_that_leaves_a_comparison_ends_all_its_answers(
+    scripted: Callable[..., Scripted], trained: object
+) -> None:
     script = scripted(["word "] * 100_000, adapter=(f"a={trained.english}", f"b={trained.chinese}"))  # type: ignore[attr-defined]
     script.engine.context_length = 200_000
     body = {"models": ["base", "a", "b"], "messages": [{"role": "user", "content": "x"}], "max_tokens": 100_000}

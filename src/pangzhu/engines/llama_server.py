@@ -34,7 +34,6 @@ OWN_MACHINE = "127.0.0.1"
 ANY_FREE_PORT = 0
 SILENT = -1
 ANY_SEED = 2**32 - 1  # llama.cpp then takes another one each time
-WHOLE_CONTEXT = -1
 UNUSED_TEMPLATE = "chatml"  # prompts come as ids; a template of the file's that llama.cpp cannot read would stop it
 LOCKED_SHARE = (
     2  # weights are kept from being swapped out where they take at most one part in so many of the free memory
@@ -83,6 +82,7 @@ class LlamaServer:
         except ImportError as missing:
             raise ResourceError("error.engine.llamacpp_missing", reason=str(missing)) from missing
         self._num_adapters = len(adapters)
+        self._num_tokens = num_tokens
         self._key = secrets.token_hex(32)
         params = xllamacpp.CommonParams()
         params.model.path = str(base)
@@ -116,7 +116,7 @@ class LlamaServer:
             "id_slot": place.slot,
             "cache_prompt": place.reuse,
             "lora": self.scales(place.adapter),
-            **_drawing(options),
+            **_drawing(options, self._num_tokens),
         }
         answer = self.ask("/completion", body)
         if not answer["tokens"]:
@@ -198,7 +198,7 @@ def _load_mode(base: Path) -> "xllamacpp.llama_load_mode":
     return modes.LLAMA_LOAD_MODE_MMAP_MLOCK if fits else modes.LLAMA_LOAD_MODE_MMAP
 
 
-def _drawing(options: GenerationOptions) -> dict[str, object]:
+def _drawing(options: GenerationOptions, num_tokens: int) -> dict[str, object]:
     """How llama.cpp draws a token, and that it tells one log-probability of before drawing: drawing makes 1 of the only token
     left, whatever it was."""
     chain: dict[str, object] = {"samplers": ["penalties", "top_k"], "top_k": 1}
@@ -211,7 +211,7 @@ def _drawing(options: GenerationOptions) -> dict[str, object]:
             "min_p": options.min_p,
             "seed": ANY_SEED if options.draw_seed is None else options.draw_seed,
         }
-    penalty = {"repeat_penalty": options.repetition_penalty, "repeat_last_n": WHOLE_CONTEXT}
+    penalty = {"repeat_penalty": options.repetition_penalty, "repeat_last_n": num_tokens}
     return {**chain, **penalty, "n_probs": 1, "post_sampling_probs": False}
 
 

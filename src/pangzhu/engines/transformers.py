@@ -23,12 +23,11 @@ from pangzhu.engines.streaming import Characters
 from pangzhu.errors import ModelError
 from pangzhu.model import context_length, load_base
 from pangzhu.preparation import PreparedBase, decide_device
-from pangzhu.template import PromptContract
 from pangzhu.vetting import check_names
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 NumberFormat = Literal["bf16", "float32"]
 

@@ -27,12 +27,21 @@ Prompt = Callable[[Engine], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is wanted of one model: the prompt, made by the engine that will answer, and how the answer is drawn."""
+    """What is wanted of one model.
+
+    Args:
+        name: who answers.
+        prompt: makes the prompt, by the engine that will answer.
+        options: how the answer is drawn.
+        stops: texts that end it.
+        fits_itself: it may be shorter than `options` say, where the model's context leaves less room.
+    """
 
     name: str
     prompt: Prompt
     options: GenerationOptions
     stops: tuple[str, ...]
+    fits_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +146,8 @@ def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: t
     with models.asked(wanted.name) as engine:
         try:
             prompt = wanted.prompt(engine)
-            _require_room(prompt, engine, wanted.options)
-            answer = engine.generate(prompt, wanted.name, wanted.options, write=text.add)
+            options = _fitting(wanted, len(prompt), engine.context_length)
+            answer = engine.generate(prompt, wanted.name, options, write=text.add)
         except UsageError as fault:
             raise unfit(fault) from fault
     if answer.broke_off:
@@ -147,10 +156,19 @@ def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: t
     return Ended(_reason(answer), len(prompt), len(answer.token_ids) + (answer.ended and not text.met))
 
 
-def _require_room(prompt: Sequence[int], engine: Engine, options: GenerationOptions) -> None:
-    room = engine.context_length - options.max_new_tokens
-    if len(prompt) > room:
-        raise UsageError("error.chat.too_long", tokens=len(prompt), room=max(0, room))
+def _fitting(wanted: Wanted, num_prompt: int, context_length: int) -> GenerationOptions:
+    """The options with no more tokens than there is room for.
+
+    Raises:
+        UsageError: prompt and answer do not fit.
+    """
+    room = context_length - num_prompt
+    if wanted.fits_itself and 0 < room < wanted.options.max_new_tokens:
+        return wanted.options.model_copy(update={"max_new_tokens": room})
+    if room < wanted.options.max_new_tokens:
+        most = max(0, context_length - wanted.options.max_new_tokens)
+        raise UsageError("error.chat.too_long", tokens=num_prompt, room=most)
+    return wanted.options
 
 
 def _reason(answer: Answer) -> Reason:

@@ -13,9 +13,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException
 
 from pangzhu import __version__
-from pangzhu.engines import Engine
 from pangzhu.engines.named_models import BASE
-from pangzhu.serve.answers import Ended, Event, Wanted, answered
+from pangzhu.serve.answers import Ended, Event, Prompt, Wanted, answered
 from pangzhu.serve.faults import ApiError, refusal
 from pangzhu.serve.line import Line
 from pangzhu.serve.metrics import Metrics
@@ -50,7 +49,14 @@ class Service:
 
 def build_app(service: Service) -> FastAPI:
     """The application, without the guard around it."""
-    app = FastAPI(title="Pangzhu", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(
+        title="Pangzhu",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+    )
     app.state.service = service
     _handle_faults(app)
     _add_answers(app, service)
@@ -68,9 +74,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions", response_model=None)
     async def complete(asked: CompletionRequest, request: Request) -> Response:
         """Continue a text."""
-        wanted = Wanted(
-            asked.model, lambda engine: engine.plain_ids(asked.text), asked.options(asked.num_tokens), asked.stops
-        )
+        wanted = _wanted(asked, asked.model, lambda engine: engine.plain_ids(asked.text))
         return await _answer(service, wanted, asked, Reply(asked.model, chat=False), request)
 
     @app.post("/v1/compare", response_model=None)
@@ -125,10 +129,11 @@ def _add_rest(app: FastAPI, service: Service) -> None:
 
 
 def _conversation(asked: Conversational, name: str) -> Wanted:
-    def prompt(engine: Engine) -> list[int]:
-        return engine.prompt(asked.turns, name)
+    return _wanted(asked, name, lambda engine: engine.prompt(asked.turns, name))
 
-    return Wanted(name, prompt, asked.options(asked.num_tokens), asked.stops)
+
+def _wanted(asked: Drawing, name: str, prompt: Prompt) -> Wanted:
+    return Wanted(name, prompt, asked.options(), asked.stops, fits_itself=asked.num_tokens is None)
 
 
 def _model(service: Service, name: str) -> dict[str, object]:
@@ -183,13 +188,13 @@ def _handle_faults(app: FastAPI) -> None:
     async def known(_: Request, fault: ApiError) -> JSONResponse:
         return JSONResponse(fault.body, fault.status, dict(fault.headers))
 
-    @app.exception_handler(NotServedError)
-    async def not_served(request: Request, fault: NotServedError) -> JSONResponse:
-        return await known(request, refusal(400, "not_served", code="unsupported", param=fault.name, name=fault.name))
-
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, fault: RequestValidationError) -> JSONResponse:
         first = fault.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, NotServedError):
+            refused = refusal(400, "not_served", code="unsupported", param=cause.name, name=cause.name)
+            return await known(request, refused)
         where = ".".join(str(part) for part in first["loc"] if part != "body") or None
         refused = refusal(400, "invalid", code="invalid_value", param=where, where=where or "body", reason=first["msg"])
         return await known(request, refused)

@@ -14,7 +14,7 @@ SERVER = "server_error"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Python writes the traceback into it
 class ApiError(Exception):
     """A request that is not answered.
 

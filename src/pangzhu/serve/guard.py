@@ -20,7 +20,8 @@ from pangzhu.messages import say
 from pangzhu.serve.faults import ApiError, refusal
 
 OPEN_ROUTES = ("/", "/health")
-MOST_BODY = 1_000_000  # bytes
+MOST_HEAD = 16_384  # bytes
+MOST_BODY = 1_000_000
 RECEIVE_SECONDS = 15.0
 READER_SECONDS = 30.0
 REQUEST_SECONDS = 600.0
@@ -97,12 +98,17 @@ class Guard:
 
     def _let_in(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
+            raise refusal(431, "head_too_large", code="head_too_large", most=MOST_HEAD)
         if not _is_ours(headers.get("host", ""), self._rules.hosts):
             raise refusal(421, "host", code="wrong_host")
         self._check_origin(headers, posts=scope["method"] not in ("GET", "HEAD"))
         if self._rules.api_key and scope["path"] not in OPEN_ROUTES:
             _check_key(headers.get("authorization", ""), self._rules.api_key)
-        if scope["method"] == "POST" and headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if (
+            scope["method"] == "POST"
+            and headers.get("content-type", "").partition(";")[0].strip() != "application/json"
+        ):
             raise refusal(415, "not_json", code="unsupported_media_type")
 
     def _check_origin(self, headers: Headers, *, posts: bool) -> None:

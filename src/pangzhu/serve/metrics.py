@@ -26,7 +26,9 @@ class Metrics:
         self._first = Histogram("first_piece_seconds", "Seconds to an answer's first piece.", buckets=SECONDS, **names)
         self._whole = Histogram("answer_seconds", "Seconds to an answer's end.", buckets=SECONDS, **names)
         for name, told in (("answers_at_work", "at_work"), ("answers_waiting", "waiting")):
-            Gauge(name, f"Answers {told.replace('_', ' ')}.", **names).set_function(lambda told=told: getattr(line, told))
+            Gauge(name, f"Answers {told.replace('_', ' ')}.", **names).set_function(
+                lambda told=told: getattr(line, told)
+            )
 
     def request(self, path: str, status: int) -> None:
         """Count a request; paths that are no routes count as one, or whoever asks for many fills the memory."""

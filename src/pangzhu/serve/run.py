@@ -1,12 +1,9 @@
 """Open the port and serve until asked to stop."""
 
-import asyncio
-import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from contextlib import closing, suppress
 
 import psutil
 import uvicorn
@@ -21,7 +18,7 @@ from pangzhu.examples import example
 from pangzhu.messages import say
 from pangzhu.questions import TAUGHT
 from pangzhu.serve.app import Service, build_app
-from pangzhu.serve.guard import LOOPBACK, Guard, Rules
+from pangzhu.serve.guard import LOOPBACK, MOST_HEAD, Guard, Rules
 from pangzhu.serve.line import Line
 from pangzhu.serve.metrics import Metrics
 from pangzhu.serve.models import Models
@@ -32,7 +29,6 @@ from pangzhu.storage import sha256_of
 NUM_WAITING = 8
 NUM_THREADS = 64
 EXAMPLES_OF_A_KIND = 6
-MOST_HEAD_BYTES = 16_384
 STOP_SECONDS = 10
 LAW_DATA, LAW_QUESTIONS = "law_data.json", "law_eval.json"
 
@@ -80,7 +76,7 @@ def build_server(
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+            h11_max_incomplete_event_size=MOST_HEAD,
             timeout_graceful_shutdown=STOP_SECONDS,
         )
     )

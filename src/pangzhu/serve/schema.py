@@ -105,7 +105,7 @@ class Drawing(BaseModel):
         """Texts that end an answer."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def options(self, most_tokens: int) -> GenerationOptions:
+    def options(self) -> GenerationOptions:
         """For the engine; at temperature 0 nothing is drawn, and what would choose among tokens has no effect."""
         drawing = {
             "temperature": self.temperature,
@@ -116,12 +116,12 @@ class Drawing(BaseModel):
         }
         given = {**(drawing if self.temperature else {}), "repetition_penalty": self.repetition_penalty}
         kept = {name: value for name, value in given.items() if value is not None}
-        return GenerationOptions.model_validate({"max_new_tokens": most_tokens, **kept})
+        return GenerationOptions.model_validate({"max_new_tokens": self.num_tokens or DEFAULT_TOKENS, **kept})
 
     @property
-    def num_tokens(self) -> int:
-        """Most tokens of the answer."""
-        return self.max_tokens or DEFAULT_TOKENS
+    def num_tokens(self) -> int | None:
+        """Most tokens of the answer; None where that is left to us."""
+        return self.max_tokens
 
 
 class Conversational(Drawing):
@@ -144,9 +144,9 @@ class Conversational(Drawing):
         return tuple(message.turn for message in self.messages)
 
     @property
-    def num_tokens(self) -> int:
-        """Most tokens of the answer."""
-        return self.max_completion_tokens or super().num_tokens
+    def num_tokens(self) -> int | None:
+        """Most tokens of the answer, by its newer name or its older one; None where that is left to us."""
+        return self.max_completion_tokens or self.max_tokens
 
 
 class ChatRequest(Conversational):

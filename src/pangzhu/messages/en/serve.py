@@ -18,6 +18,7 @@ MESSAGES = {
     "serve.refusal.key": "An API key is needed: Authorization: Bearer KEY.",
     "serve.refusal.not_json": "The body must be JSON, with Content-Type: application/json.",
     "serve.refusal.too_large": "The body is larger than {most} bytes.",
+    "serve.refusal.head_too_large": "The headers are larger than {most} bytes.",
     "serve.refusal.too_slow": "The body did not come in time.",
     "serve.refusal.too_long": "The answer took too long.",
     "serve.refusal.cut_off": "The body was cut off.",

@@ -18,6 +18,7 @@ MESSAGES = {
     "serve.refusal.key": "需要 API 密钥：Authorization: Bearer 密钥。",
     "serve.refusal.not_json": "请求体必须是 JSON，并带 Content-Type: application/json。",
     "serve.refusal.too_large": "请求体超过 {most} 字节。",
+    "serve.refusal.head_too_large": "请求头超过 {most} 字节。",
     "serve.refusal.too_slow": "请求体没有按时到达。",
     "serve.refusal.too_long": "回答用时过长。",
     "serve.refusal.cut_off": "请求体中断了。",
