@@ -253,6 +253,7 @@ ANYTHING = {"Exception", "BaseException"}
 SWALLOWERS = {  # where anything may be caught and goes no further, and why
     "cli/__init__.py": "the one place where nothing may pass: it is told and gives the exit code",
     "doctor/compute.py": "whatever importing torch raises is the finding",
+    "serve/answers.py": "whoever waits for the answer must be told that none comes",
     "sources/probe.py": "whatever went wrong, the hub was not reached",
     "trial/child.py": "what a template raises is told where it is used",
 }

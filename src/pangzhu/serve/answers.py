@@ -114,7 +114,7 @@ async def answered(models: Models, wanted: Wanted, threads: Executor) -> AsyncGe
             put(_write(models, wanted, put, left))
         except ApiError as fault:
             put(fault)
-        except Exception as fault:  # a library's: whoever waits for the answer must be told that none comes
+        except Exception as fault:  # noqa: BLE001  # a library's: whoever waits for the answer must be told that none comes
             say("serve.engine_fault", fault=f"{type(fault).__name__}: {fault}")
             put(refusal(500, "failed", code="engine_failed"))
 

@@ -14,7 +14,9 @@ from starlette.exceptions import HTTPException
 
 from pangzhu import __version__
 from pangzhu.engines.named_models import BASE
+from pangzhu.serve import documented
 from pangzhu.serve.answers import Ended, Event, Prompt, Wanted, answered
+from pangzhu.serve.documented import answers, document, faults
 from pangzhu.serve.faults import ApiError, refusal
 from pangzhu.serve.line import Line
 from pangzhu.serve.metrics import Metrics
@@ -24,6 +26,8 @@ from pangzhu.serve.replies import Reply
 from pangzhu.serve.schema import ChatRequest, CompareRequest, CompletionRequest, Conversational, Drawing, NotServedError
 from pangzhu.serve.streams import merged, streamed, told, unless_left
 
+NO_MODEL = {404: "There is no such model."}
+NOT_YET = {"model": documented.State, "description": "Models are changing."}
 CLIENT_LEFT = 499  # nobody reads it; nginx's number for the log
 Question = dict[str, str]
 
@@ -62,67 +66,68 @@ def build_app(service: Service) -> FastAPI:
     _add_answers(app, service)
     _add_models(app, service)
     _add_rest(app, service)
+    document(app)
     return app
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/chat/completions", response_model=None)
+    @app.post("/v1/chat/completions", response_model=None, responses=answers(documented.ChatCompletion))
     async def chat(asked: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
         return await _answer(service, _conversation(asked, asked.model), asked, Reply(asked.model), request)
 
-    @app.post("/v1/completions", response_model=None)
+    @app.post("/v1/completions", response_model=None, responses=answers(documented.Completion))
     async def complete(asked: CompletionRequest, request: Request) -> Response:
         """Continue a text."""
         wanted = _wanted(asked, asked.model, lambda engine: engine.plain_ids(asked.text))
         return await _answer(service, wanted, asked, Reply(asked.model, chat=False), request)
 
-    @app.post("/v1/compare", response_model=None)
+    @app.post("/v1/compare", response_model=None, responses=answers(None))
     async def compare(asked: CompareRequest) -> Response:
         """Answer one conversation with several models, in one stream of events that tell whose they are."""
         wanted = (_conversation(asked, name) for name in asked.models)
-        answers = [told(_counted(service, each), Reply(each.name), with_usage=True) for each in wanted]
-        return await streamed(service.line, merged(answers))
+        streams = [told(_counted(service, each), Reply(each.name), with_usage=True) for each in wanted]
+        return await streamed(service.line, merged(streams))
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models")
+    @app.get("/v1/models", response_model=documented.Models, responses=faults())
     async def models() -> dict[str, object]:
         """The base and every adapter."""
         names = await asyncio.to_thread(service.models.names)
         return {"object": "list", "data": [_model(service, name) for name in names]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name}", response_model=documented.Model, responses=faults(also=NO_MODEL))
     async def model(name: str) -> dict[str, object]:
         """One of them."""
         if name not in await asyncio.to_thread(service.models.names):
             raise refusal(404, "no_such_model", code="model_not_found", param="model", name=name)
         return _model(service, name)
 
-    @app.get("/v1/examples")
+    @app.get("/v1/examples", response_model=documented.Questions, responses=faults())
     async def examples() -> dict[str, object]:
         """Questions that the page has at hand."""
         return {"questions": list(service.examples)}
 
 
 def _add_rest(app: FastAPI, service: Service) -> None:
-    @app.get("/", response_class=HTMLResponse)
+    @app.get("/", response_class=HTMLResponse, responses=faults())
     async def index() -> HTMLResponse:
         """The page."""
         return HTMLResponse(page(), headers={"content-security-policy": policy()})
 
-    @app.get("/health")
+    @app.get("/health", response_model=documented.State, responses=faults())
     async def health() -> dict[str, str]:
         """The server lives."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", response_model=documented.State, responses={503: NOT_YET, **faults()})
     async def ready() -> JSONResponse:
         """Whether models are loaded; 503 while they change."""
         state = service.models.ready
         return JSONResponse({"status": "ready" if state else "loading"}, 200 if state else 503)
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse, responses=faults())
     async def metrics() -> Response:
         """Counts and times, for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

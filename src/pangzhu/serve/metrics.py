@@ -1,5 +1,7 @@
 """What `/metrics` tells, in Prometheus' words: counts and times, nothing of what was asked or answered."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from pangzhu.serve.answers import Ended
@@ -20,15 +22,14 @@ class Metrics:
 
     def __init__(self, line: Line) -> None:
         self._registry = CollectorRegistry()
-        names = {"registry": self._registry, "namespace": "pangzhu"}
-        self._requests = Counter("requests", "Requests that ended.", ("route", "status"), **names)
-        self._tokens = Counter("tokens", "Tokens read and written.", ("model", "kind"), **names)
-        self._first = Histogram("first_piece_seconds", "Seconds to an answer's first piece.", buckets=SECONDS, **names)
-        self._whole = Histogram("answer_seconds", "Seconds to an answer's end.", buckets=SECONDS, **names)
-        for name, told in (("answers_at_work", "at_work"), ("answers_waiting", "waiting")):
-            Gauge(name, f"Answers {told.replace('_', ' ')}.", **names).set_function(
-                lambda told=told: getattr(line, told)
-            )
+        self._requests = Counter(
+            "pangzhu_requests", "Requests that ended.", ("route", "status"), registry=self._registry
+        )
+        self._tokens = Counter("pangzhu_tokens", "Tokens read and written.", ("model", "kind"), registry=self._registry)
+        self._first = self._seconds("pangzhu_first_piece_seconds", "Seconds to an answer's first piece.")
+        self._whole = self._seconds("pangzhu_answer_seconds", "Seconds to an answer's end.")
+        self._gauge("pangzhu_answers_at_work", "Answers at work.", lambda: line.at_work)
+        self._gauge("pangzhu_answers_waiting", "Answers waiting.", lambda: line.waiting)
 
     def request(self, path: str, status: int) -> None:
         """Count a request; paths that are no routes count as one, or whoever asks for many fills the memory."""
@@ -44,3 +45,9 @@ class Metrics:
     def text(self) -> bytes:
         """All of it."""
         return generate_latest(self._registry)
+
+    def _seconds(self, name: str, meaning: str) -> Histogram:
+        return Histogram(name, meaning, buckets=SECONDS, registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        Gauge(name, meaning, registry=self._registry).set_function(value)

@@ -3,7 +3,7 @@ are refused by name where they would change the answer."""
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from pangzhu.config import GenerationOptions
 from pangzhu.data.conversation import Turn
@@ -12,6 +12,9 @@ MOST_MESSAGES = 200
 MOST_STOPS = 4
 MOST_COMPARED = 8
 DEFAULT_TOKENS = 512
+
+STRICT = ConfigDict(extra="ignore", strict=True)
+OTHER_FORMATS = ("json_object", "json_schema", "grammar")
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -52,12 +55,16 @@ class NotServedError(ValueError):
 class TextPart(BaseModel):
     """A piece of a message; text alone is read."""
 
+    model_config = STRICT
+
     type: Literal["text"]
     text: str
 
 
 class Message(BaseModel):
     """One message of a conversation."""
+
+    model_config = STRICT
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1, max_length=64)]
@@ -69,8 +76,18 @@ class Message(BaseModel):
         return Turn("system" if self.role == "developer" else self.role, content)
 
 
+class TextFormat(BaseModel):
+    """The form of an answer: text, whatever it says."""
+
+    model_config = STRICT
+
+    type: Literal["text"]
+
+
 class StreamOptions(BaseModel):
     """What a stream tells beside the text."""
+
+    model_config = STRICT
 
     include_usage: bool = False
 
@@ -78,7 +95,7 @@ class StreamOptions(BaseModel):
 class Drawing(BaseModel):
     """How an answer is drawn, greedily unless a temperature is given, and where it ends."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = STRICT
 
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -98,6 +115,9 @@ class Drawing(BaseModel):
             for name, idle in NOT_SERVED.items():
                 if not any(given.get(name) == value for value in idle):
                     raise NotServedError(name)
+            wanted = given.get("response_format")
+            if isinstance(wanted, dict) and wanted.get("type") in OTHER_FORMATS:
+                raise NotServedError("response_format")
         return given
 
     @property
@@ -129,14 +149,7 @@ class Conversational(Drawing):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: int | None = Field(None, ge=1)
-    response_format: dict[str, Any] | None = None
-
-    @field_validator("response_format")
-    @classmethod
-    def _accept_text_alone(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value.get("type") != "text":
-            raise NotServedError("response_format")
-        return value
+    response_format: TextFormat | None = None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -158,7 +171,9 @@ class ChatRequest(Conversational):
 class CompareRequest(Conversational):
     """`POST /v1/compare`: the same conversation for several models."""
 
-    models: Annotated[list[Name], Field(min_length=1, max_length=MOST_COMPARED)]
+    models: Annotated[
+        list[Name], Field(min_length=1, max_length=MOST_COMPARED, json_schema_extra={"uniqueItems": True})
+    ]
 
     @model_validator(mode="after")
     def _refuse_one_twice(self) -> Self:
