@@ -1,8 +1,8 @@
 """`python -m benchmarks.serve_speed`: what the server costs, against its engine alone; four clients against one.
 
 One process holds one engine. By turns the same questions, differently numbered so that none is known already, are put to the
-engine itself and, over HTTP as a stream, to the server around it: seconds to the first piece, and tokens a second after it. Then
-one client asks all questions one after another, and four clients share them. `/health` is asked all the while. Quoted are
+engine itself and, over HTTP as a stream, to the server around it: seconds to the first piece, and tokens a second after it.
+Then one client asks all questions one after another, and four clients share them. `/health` is asked all the while. Quoted are
 medians of pairs.
 """
 

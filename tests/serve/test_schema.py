@@ -11,7 +11,6 @@ from schemathesis.generation import GenerationMode
 
 from pangzhu.config import ChatConfig
 from pangzhu.engines import Engine
-
 from tests.serve.conftest import Running, Scripted, ScriptedEngine, running
 
 load_all_checks()
@@ -41,7 +40,12 @@ def told() -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     ("path", "method", "mode"),
-    [(*route, mode) for route in ROUTES for mode in GenerationMode if route[1] == "post" or mode == GenerationMode.POSITIVE],
+    [
+        (*route, mode)
+        for route in ROUTES
+        for mode in GenerationMode
+        if route[1] == "post" or mode == GenerationMode.POSITIVE
+    ],
 )
 def test_no_made_up_request_breaks_the_schema(
     told: Any, path: str, method: str, mode: GenerationMode, pytestconfig: pytest.Config

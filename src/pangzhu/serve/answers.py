@@ -116,7 +116,7 @@ async def answered(models: Models, wanted: Wanted, threads: Executor) -> AsyncGe
             put(fault)
         except Exception as fault:  # noqa: BLE001  # a library's: whoever waits for the answer must be told that none comes
             say("serve.engine_fault", fault=f"{type(fault).__name__}: {fault}")
-            put(refusal(500, "failed", code="engine_failed"))
+            put(refusal(500, "serve.refusal.failed", code="engine_failed"))
 
     context = contextvars.copy_context()
     working = loop.run_in_executor(threads, context.run, work)
@@ -151,7 +151,7 @@ def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: t
         except UsageError as fault:
             raise unfit(fault) from fault
     if answer.broke_off:
-        raise refusal(500, "broke_off", code="not_a_number")
+        raise refusal(500, "serve.refusal.broke_off", code="not_a_number")
     text.close()
     return Ended(_reason(answer), len(prompt), len(answer.token_ids) + (answer.ended and not text.met))
 

@@ -28,6 +28,11 @@ from pangzhu.serve.streams import merged, streamed, told, unless_left
 
 NO_MODEL = {404: "There is no such model."}
 NOT_YET = {"model": documented.State, "description": "Models are changing."}
+BY_STATUS = {
+    400: ("serve.refusal.invalid_request", "invalid_request"),
+    404: ("serve.refusal.no_route", "no_such_route"),
+    405: ("serve.refusal.method", "wrong_method"),
+}
 CLIENT_LEFT = 499  # nobody reads it; nginx's number for the log
 Question = dict[str, str]
 
@@ -101,7 +106,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
     async def model(name: str) -> dict[str, object]:
         """One of them."""
         if name not in await asyncio.to_thread(service.models.names):
-            raise refusal(404, "no_such_model", code="model_not_found", param="model", name=name)
+            raise refusal(404, "serve.refusal.no_such_model", code="model_not_found", param="model", name=name)
         return _model(service, name)
 
     @app.get("/v1/examples", response_model=documented.Questions, responses=faults())
@@ -183,7 +188,7 @@ async def _collected(line: Line, events: AsyncGenerator[Event]) -> tuple[str, En
             if isinstance(piece, Ended):
                 return "".join(pieces), piece
             pieces.append(piece)
-    raise refusal(500, "failed", code="engine_failed")
+    raise refusal(500, "serve.refusal.failed", code="engine_failed")
 
 
 def _handle_faults(app: FastAPI) -> None:
@@ -198,13 +203,15 @@ def _handle_faults(app: FastAPI) -> None:
         first = fault.errors()[0]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, NotServedError):
-            refused = refusal(400, "not_served", code="unsupported", param=cause.name, name=cause.name)
+            refused = refusal(400, "serve.refusal.not_served", code="unsupported", param=cause.name, name=cause.name)
             return await known(request, refused)
         where = ".".join(str(part) for part in first["loc"] if part != "body") or None
-        refused = refusal(400, "invalid", code="invalid_value", param=where, where=where or "body", reason=first["msg"])
+        refused = refusal(
+            400, "serve.refusal.invalid", code="invalid_value", param=where, where=where or "body", reason=first["msg"]
+        )
         return await known(request, refused)
 
     @app.exception_handler(HTTPException)
     async def by_status(request: Request, fault: HTTPException) -> JSONResponse:
-        key = {404: "no_route", 405: "method"}.get(fault.status_code, "invalid_request")
-        return await known(request, refusal(fault.status_code, key, code=key))
+        key, code = BY_STATUS.get(fault.status_code, BY_STATUS[400])
+        return await known(request, refusal(fault.status_code, key, code=code))

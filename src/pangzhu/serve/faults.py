@@ -40,8 +40,8 @@ class ApiError(Exception):
 
 
 def refusal(status: int, key: str, *, code: str, param: str | None = None, **values: object) -> ApiError:
-    """A fault by its key under `serve.refusal`; `code` is for programs."""
-    return ApiError(status, text(f"serve.refusal.{key}", **values), code, param)
+    """A fault by its key; `code` is for programs."""
+    return ApiError(status, text(key, **values), code, param)
 
 
 def busy(seconds: int) -> ApiError:

@@ -90,7 +90,7 @@ class Guard:
         except ApiError as fault:
             await outlet.refuse(fault, scope)
         except TimeoutError:
-            await outlet.refuse(refusal(504, "too_long", code="timeout"), scope)
+            await outlet.refuse(refusal(504, "serve.refusal.too_long", code="timeout"), scope)
         except SlowReaderError:
             say("serve.slow_reader", path=scope["path"])
         finally:
@@ -99,9 +99,9 @@ class Guard:
     def _let_in(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
-            raise refusal(431, "head_too_large", code="head_too_large", most=MOST_HEAD)
+            raise refusal(431, "serve.refusal.head_too_large", code="head_too_large", most=MOST_HEAD)
         if not _is_ours(headers.get("host", ""), self._rules.hosts):
-            raise refusal(421, "host", code="wrong_host")
+            raise refusal(421, "serve.refusal.host", code="wrong_host")
         self._check_origin(headers, posts=scope["method"] not in ("GET", "HEAD"))
         if self._rules.api_key and scope["path"] not in OPEN_ROUTES:
             _check_key(headers.get("authorization", ""), self._rules.api_key)
@@ -109,13 +109,13 @@ class Guard:
             scope["method"] == "POST"
             and headers.get("content-type", "").partition(";")[0].strip() != "application/json"
         ):
-            raise refusal(415, "not_json", code="unsupported_media_type")
+            raise refusal(415, "serve.refusal.not_json", code="unsupported_media_type")
 
     def _check_origin(self, headers: Headers, *, posts: bool) -> None:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         own = origin is None or _is_own_origin(origin, headers["host"])
         if not own or (posts and site in ("cross-site", "same-site")):
-            raise refusal(403, "origin", code="wrong_origin")
+            raise refusal(403, "serve.refusal.origin", code="wrong_origin")
 
 
 class _Inlet:
@@ -171,21 +171,21 @@ async def _body(receive: Receive, headers: Headers, rules: Rules) -> bytes:
     """
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > rules.most_body:
-        raise refusal(413, "too_large", code="body_too_large", most=rules.most_body)
+        raise refusal(413, "serve.refusal.too_large", code="body_too_large", most=rules.most_body)
     body = bytearray()
     try:
         async with asyncio.timeout(rules.receive_seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise refusal(400, "cut_off", code="cut_off")
+                    raise refusal(400, "serve.refusal.cut_off", code="cut_off")
                 body += message.get("body", b"")
                 if len(body) > rules.most_body:
-                    raise refusal(413, "too_large", code="body_too_large", most=rules.most_body)
+                    raise refusal(413, "serve.refusal.too_large", code="body_too_large", most=rules.most_body)
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:
-        raise refusal(408, "too_slow", code="timeout") from None
+        raise refusal(408, "serve.refusal.too_slow", code="timeout") from None
 
 
 def _is_ours(host: str, hosts: Iterable[str]) -> bool:
@@ -204,4 +204,4 @@ def _is_own_origin(origin: str, host: str) -> bool:
 def _check_key(given: str, key: str) -> None:
     scheme, _, token = given.partition(" ")
     if not secrets.compare_digest(token.strip().encode(), key.encode()) or scheme.lower() != "bearer":
-        raise refusal(401, "key", code="invalid_api_key")
+        raise refusal(401, "serve.refusal.key", code="invalid_api_key")

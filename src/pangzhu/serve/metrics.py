@@ -8,8 +8,8 @@ from pangzhu.serve.answers import Ended
 from pangzhu.serve.line import Line
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-ROUTES = ("/", "/health", "/ready", "/metrics", "/v1/models", "/v1/examples", "/v1/compare", "/v1/completions")
-ROUTES += ("/v1/chat/completions",)
+CHAT = "/v1/chat/completions"
+ROUTES = ("/", "/health", "/ready", "/metrics", "/v1/models", "/v1/examples", "/v1/compare", "/v1/completions", CHAT)
 OTHER = "other"
 
 

@@ -99,7 +99,7 @@ class Models:
             with self._changed:
                 self._changed.wait_for(lambda: not self._changing)
                 if self._loaded is None:
-                    raise refusal(503, "stopping", code="stopping")
+                    raise refusal(503, "serve.refusal.stopping", code="stopping")
                 wanted = {name: lying[name] for name in names if name != BASE}
                 if wanted.items() <= self._loaded.adapters.items():
                     self._num_at_work += 1
@@ -116,7 +116,7 @@ class Models:
         if name == BASE:
             return
         if name not in lying:
-            raise refusal(404, "no_such_model", code="model_not_found", param="model", name=name)
+            raise refusal(404, "serve.refusal.no_such_model", code="model_not_found", param="model", name=name)
         if fault := self._fault_of(name, lying[name]):
             raise ApiError(409, fault, "model_not_usable", "model")
 

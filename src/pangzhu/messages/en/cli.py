@@ -111,6 +111,7 @@ MESSAGES = {
     "verb.compare": "Base model and adapters side by side on a question file.",
     "verb.eval": "Measure base model and adapters on a question file: loss and exact recall.",
     "verb.chat": "Talk with the base model or an adapter; --prompt gives one answer.",
+    "verb.serve": "Serve base and adapters to other programs, and a page to see them side by side.",
     "verb.adapters": "List, show and verify adapter folders.",
     "verb.merge": "Merge an adapter into its base: a plain model folder, verified against the adapter.",
     "verb.export": "Write GGUF files, or GGUF and a Modelfile for Ollama, verified against the adapter.",

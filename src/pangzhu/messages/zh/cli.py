@@ -108,6 +108,7 @@ MESSAGES = {
     "verb.compare": "用一份问题文件，把基座模型和适配器并排对比。",
     "verb.eval": "用一份问题文件给基座模型和适配器打分：损失和逐字答对率。",
     "verb.chat": "与基座模型或适配器对话；用 --prompt 只问一句。",
+    "verb.serve": "把基座和适配器提供给别的程序，并有网页并排查看。",
     "verb.adapters": "列出、查看并校验适配器文件夹。",
     "verb.merge": "把适配器合并进基座，得到普通的模型文件夹，并与适配器对照检验。",
     "verb.export": "写 GGUF 文件，或给 Ollama 的 GGUF 与 Modelfile，并与适配器对照检验。",
