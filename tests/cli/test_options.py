@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pangzhu import cli, config, messages
-from pangzhu.cli import adapters, data, demo, doctor, export, models, training, use
+from pangzhu.cli import adapters, data, demo, doctor, export, models, serve, training, use
 from pangzhu.cli.options import Verb, flags, help_page, parse
 from pangzhu.config import ChatConfig, CheckConfig, Options, TrainConfig
 from pangzhu.errors import UsageError
@@ -26,6 +26,7 @@ VERBS: list[Verb[typing.Any]] = [
     doctor.doctor,
     export.merge,
     export.export,
+    serve.serve,
 ]
 
 

@@ -1,5 +1,6 @@
 """A server in a thread of this process, on a port of its own, and what asks it."""
 
+import contextvars
 import json
 import shutil
 import threading
@@ -103,16 +104,18 @@ class Running:
 
 
 @contextmanager
-def running(load: Callable[[ChatConfig], Engine], **options: Any) -> Iterator[Running]:
-    """A server as `pangzhu serve` starts it."""
+def running(
+    load: Callable[[ChatConfig], Engine], listener: Callable[[str], None] = silently, **options: Any
+) -> Iterator[Running]:
+    """A server as `pangzhu serve` starts it; `listener` gets what it says."""
     config = ServeConfig.model_validate({"port": 0, **options})
     with ExitStack() as stack:
-        stack.enter_context(listening(silently))
+        stack.enter_context(listening(listener))
         port = stack.enter_context(closing(open_port(config)))
         models = stack.enter_context(closing(Models(config, load)))
         threads = stack.enter_context(ThreadPoolExecutor(32))
         server = build_server(config, models, threads)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [port]})
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(server.run, [port]))
         thread.start()
         try:
             wait_until(lambda: server.started, "the server starts")

@@ -13,7 +13,7 @@ from pangzhu.errors import UsageError
 from pangzhu.serve import guard, protocol
 from pangzhu.serve.options import ServeConfig
 from pangzhu.serve.run import own_names
-from tests.serve.conftest import KEY, SECONDS, Running, Scripted, wait_until
+from tests.serve.conftest import KEY, SECONDS, Running, Scripted, ScriptedEngine, running, wait_until
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "base", "messages": [{"role": "user", "content": "x"}]}
@@ -313,15 +313,11 @@ def test_a_template_in_a_message_is_text(scripted: Callable[..., Scripted]) -> N
 # --- what is told ----------------------------------------------------------------------------------------------------
 
 
-def test_logs_tell_lengths_and_times_and_nothing_of_what_was_written(
-    scripted: Callable[..., Scripted], capfd: pytest.CaptureFixture[str]
-) -> None:
-    from pangzhu.messages import listening
-
+def test_logs_tell_lengths_and_times_and_nothing_of_what_was_written(capfd: pytest.CaptureFixture[str]) -> None:
     said: list[str] = []
-    with listening(said.append):
-        server = scripted(["secret answer"]).server
-        server.chat("base", "secret question")
+    with running(lambda config: ScriptedEngine(config, ["secret answer"]), said.append) as server:  # type: ignore[arg-type, return-value]
+        assert server.answer("base", "secret question") == "secret answer"
+    assert any(line.startswith(f"POST {CHAT} 200 ") for line in said)
     assert "secret" not in "".join(said) + "".join(capfd.readouterr())
 
 
