@@ -1,92 +1,18 @@
-"""The page of `pangzhu serve` in a browser, in front of a server whose answers are written down beforehand."""
+"""Chatting on the page of `pangzhu serve`, in front of a server whose answers are written down beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import expect
 
-from tests.browser.chat_server import CHAT, COMPARE, ChatServer, Refusal, Said
-from tests.browser.chromium import NEEDS_CHROMIUM, STICKING_OUT, WIDTHS
+from tests.browser.chat_page import SAYS, Open, ask, compare, ended, turns
+from tests.browser.chat_server import CHAT, COMPARE, ChatServer, Said
+from tests.browser.chromium import NEEDS_CHROMIUM
 
 pytestmark = [pytest.mark.early, NEEDS_CHROMIUM]
 
-LOCALES = ("en-GB", "zh-CN")
-HOSTILE = (
-    "</div></script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'> **bold** [link](javascript:0)\n"
-    "  kept   spaces\u202e right to left \u202c" + "长" * 300 + "w" * 300
-)
-SAYS = {
-    "base": Said(("It is ", "unknown.")),
-    "law": Said(("合同是", "民事主体之间", "的协议。")),
-    "twin": Said(("It is unknown", ".")),
-}
-QUESTIONS = (("什么是合同？", "taught"), ("合同是指什么？", "reworded"), ("What is a tort?", "untaught"), ("1 + 1?", "general"))
 ENTER = """(box, [options]) => box.dispatchEvent(
   new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...options }))"""
-
-expect.set_options(timeout=20_000)
-
-Open = Callable[..., Page]
-
-
-@pytest.fixture
-def server() -> Iterator[ChatServer]:
-    running = ChatServer(dict(SAYS), QUESTIONS)
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def opened(browser: Browser, server: ChatServer) -> Iterator[Open]:
-    """The page with its models; at the end it has broken no rule of its policy and stumbled nowhere."""
-    contexts: list[BrowserContext] = []
-    broken: list[str] = []
-
-    def show(*, ready: bool = True, before: str = "", **options: Any) -> Page:
-        context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1440, "height": 900}} | options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("pageerror", lambda error: broken.append(str(error)))
-        tab.on("console", lambda told: broken.append(told.text) if "Content Security" in told.text else None)
-        if before:
-            tab.add_init_script(before)
-        tab.goto(server.address)
-        if ready:
-            expect(tab.locator("#model option")).to_have_count(len(server.says))
-        return tab
-
-    yield show
-    for context in contexts:
-        context.close()
-    assert broken == []
-
-
-def ask(tab: Page, question: str) -> Locator:
-    """Send a question; its exchange."""
-    tab.locator("#question").fill(question)
-    tab.locator("#question").press("Enter")
-    return tab.locator(".exchange").last
-
-
-def ended(exchange: Locator) -> Locator:
-    """The exchange, when nobody in it answers any more."""
-    expect(exchange.page.locator("#stop")).to_be_hidden()
-    return exchange
-
-
-def compare(tab: Page, *models: str) -> None:
-    """Let exactly these answer side by side."""
-    tab.locator("[name=mode][value=compare]").check()
-    for box in tab.locator("#models input").all():
-        box.set_checked(box.get_attribute("value") in models)
-
-
-def turns(body: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(message["role"], message["content"]) for message in body["messages"]]
 
 
 # --- one model ---------------------------------------------------------------------------------------------------
@@ -194,7 +120,7 @@ def test_an_answer_under_way_is_stopped_and_the_server_notices(opened: Open, ser
         case "new":
             tab.locator("#new").click()
     assert server.was_left.wait(20)
-    expect(tab.locator("#send")).to_be_visible()
+    expect(tab.locator("#send")).to_be_enabled()
     if way != "new":
         expect(exchange.locator(".notes")).to_have_text("Stopped: left out of the conversation.")
     server.says["law"] = SAYS["law"]
@@ -320,168 +246,3 @@ def test_fewer_than_two_models_are_not_compared(opened: Open, server: ChatServer
     ask(tab, "one?")
     expect(tab.locator("#notice")).to_have_text("Choose at least two models to compare.")
     assert server.requests == []
-
-
-# --- what goes wrong ---------------------------------------------------------------------------------------------
-
-
-def test_a_server_that_wants_a_key_is_given_one_that_is_kept_nowhere(opened: Open, server: ChatServer) -> None:
-    server.key = "s3cret"
-    tab = opened(ready=False)
-    field, dialog = tab.locator("#key"), tab.locator("#key-dialog")
-    expect(dialog).to_be_visible()
-    expect(tab.locator("#key-wrong")).to_be_hidden()
-    assert field.get_attribute("type") == "password"
-    field.fill("wrong")
-    field.press("Enter")
-    expect(tab.locator("#key-wrong")).to_be_visible()
-    field.fill("s3cret")
-    field.press("Enter")
-    expect(tab.locator("#model option")).to_have_count(3)
-    expect(dialog).to_be_hidden()
-    ended(ask(tab, "one?"))
-    assert server.requests[0].headers["authorization"] == "Bearer s3cret"
-    assert tab.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href.includes('s3cret')]") == [
-        0, 0, "", False,
-    ]  # fmt: skip
-    assert "s3cret" not in tab.content() + field.input_value()
-
-
-def test_without_the_key_it_says_so_and_asks_again(opened: Open, server: ChatServer) -> None:
-    server.key = "s3cret"
-    tab = opened(ready=False)
-    tab.locator("#key-cancel").click()
-    expect(tab.locator("#trouble")).to_have_text("The server asks for its API key.")
-    tab.locator("#again").click()
-    tab.locator("#key").fill("s3cret")
-    tab.locator("#key").press("Enter")
-    expect(tab.locator("#model option")).to_have_count(3)
-    expect(tab.locator("#banner")).to_be_hidden()
-
-
-def test_a_busy_server_is_waited_for_and_the_question_is_not_lost(opened: Open, server: ChatServer) -> None:
-    tab = opened()
-    server.refusals.append(Refusal(429, "queue full", {"Retry-After": "7"}))
-    exchange = ended(ask(tab, "one?"))
-    expect(exchange.locator(".notes")).to_have_text("The server is busy. Please wait 7 s and send again. (queue full)")
-    expect(tab.locator("#status")).to_contain_text("7 s")
-    expect(tab.locator("#question")).to_have_value("one?")
-    tab.locator("#send").click()
-    expect(tab.locator(".exchange")).to_have_count(2)
-    ended(tab.locator(".exchange").last)
-    assert turns(server.asked(CHAT)[1]) == [("user", "one?")]
-
-
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [(Said(("It",), fault="NaN"), "NaN"), (Said(("It",), finish=None), "The answer broke off")],
-    ids=["error", "silence"],
-)
-def test_an_answer_that_breaks_off_is_no_part_of_the_conversation(
-    opened: Open, server: ChatServer, said: Said, told: str
-) -> None:
-    tab = opened()
-    server.says["law"] = said
-    exchange = ended(ask(tab, "one?"))
-    expect(exchange.locator(".notes")).to_contain_text(told)
-    expect(exchange.locator(".said")).to_have_text("It")
-    ended(ask(tab, "two?"))
-    assert turns(server.asked(CHAT)[1]) == [("user", "two?")]
-
-
-def test_a_refusal_is_shown_in_the_server_s_words(opened: Open, server: ChatServer) -> None:
-    tab = opened()
-    server.refusals.append(Refusal(400, "top_k: too large"))
-    expect(ask(tab, "one?").locator(".notes")).to_have_text("top_k: too large")
-
-
-def test_a_server_that_is_gone_is_said_to_be(opened: Open, server: ChatServer) -> None:
-    tab = opened()
-    server.close()
-    expect(ask(tab, "one?").locator(".notes")).to_contain_text("The server cannot be reached.")
-    expect(tab.locator("#question")).to_have_value("one?")
-
-
-# --- what it looks like ------------------------------------------------------------------------------------------
-
-
-def test_what_models_and_the_server_say_is_text(opened: Open, server: ChatServer) -> None:
-    hostile_name = HOSTILE.partition(" **")[0]
-    server.says = {"base": Said((HOSTILE,)), hostile_name: Said((HOSTILE[:40], HOSTILE[40:]))}
-    server.questions, server.root = ((HOSTILE, "taught"), ("?", hostile_name)), hostile_name
-    tab = opened()
-    assert tab.locator("#questions button").first.text_content() == HOSTILE
-    compare(tab, *server.says)
-    exchange = ended(ask(tab, HOSTILE))
-    assert exchange.locator(".said").evaluate_all("found => found.map(each => each.textContent)") == [HOSTILE, HOSTILE]
-    assert exchange.locator("h3").nth(1).text_content() == hostile_name
-    assert exchange.locator(".said").first.evaluate("each => getComputedStyle(each).whiteSpace") == "pre-wrap"
-    server.refusals.append(Refusal(400, HOSTILE))
-    server.refusals.append(Refusal(400, HOSTILE))
-    assert ended(ask(tab, "again?")).locator(".notes span").first.text_content() == HOSTILE
-    assert tab.evaluate("window.hit") is None
-    assert tab.locator("main :is(img, script, a, b, strong)").count() == 0
-
-
-def test_the_page_asks_nobody_but_its_server(opened: Open, server: ChatServer) -> None:
-    tab = opened(ready=False)
-    asked: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.reload()
-    ended(ask(tab, "one?"))
-    paths = ["/", "/v1/examples", "/v1/models", CHAT]
-    assert sorted(url for url in asked if not url.startswith("data:")) == sorted(server.address + path for path in paths)
-
-
-def test_the_page_speaks_the_reader_s_language_and_the_other_at_a_click(opened: Open, server: ChatServer) -> None:
-    server.questions = (("What is a tort?", "taught"),)
-    server.says["law"] = Said(("A contract.",), finish="length")
-    tab = opened(locale="zh-CN")
-    exchange = ended(ask(tab, "one?"))
-    expect(tab.locator("html")).to_have_attribute("lang", "zh-CN")
-    expect(exchange.locator(".notes")).to_contain_text("到 max_tokens 时被截断")
-    expect(tab.locator("#question")).to_have_attribute("placeholder", "您的问题")
-    tab.locator("#language").click()
-    expect(tab.locator("html")).to_have_attribute("lang", "en")
-    expect(exchange.locator(".notes")).to_contain_text("Cut at max_tokens")
-    expect(tab.locator("#question")).to_have_attribute("placeholder", "Your question")
-    chinese = """() => [...document.querySelectorAll('body *:not(script, style, noscript, h1, #language)')].filter(element =>
-      /[\\u4e00-\\u9fff]/.test([...element.childNodes].filter(n => n.nodeType === 3).map(n => n.data).join('') + element.ariaLabel))
-      .map(element => element.outerHTML)"""
-    assert tab.evaluate(chinese) == []
-    tab.locator("#language").click()
-    expect(exchange.locator(".notes")).to_contain_text("到 max_tokens 时被截断")
-
-
-@pytest.mark.parametrize("locale", LOCALES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_sticks_out_and_no_barrier_is_found(
-    opened: Open, server: ChatServer, width: int, scheme: str, locale: str
-) -> None:
-    server.questions = (*QUESTIONS, (HOSTILE, "taught"))
-    server.says["twin"] = Said((HOSTILE,), finish="length")
-    server.root = f"/a/folder/{'deep' * 40}"
-    tab = opened(locale=locale, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
-    without_barrier(tab, width)
-    tab.locator("#settings summary").click()
-    compare(tab, "base", "law", "twin")
-    ended(ask(tab, HOSTILE))
-    server.refusals.append(Refusal(429, HOSTILE, {"Retry-After": "7"}))
-    ended(ask(tab, "two?"))
-    compare(tab, "law")
-    ask(tab, "three?")
-    without_barrier(tab, width)
-    server.key = "s3cret"
-    tab.locator("[name=mode][value=chat]").check()
-    tab.locator("#send").click()
-    expect(tab.locator("#key-dialog")).to_be_visible()
-    without_barrier(tab, width)
-
-
-def without_barrier(tab: Page, width: int) -> None:
-    """Nothing wider than the screen, and nothing that axe finds."""
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    assert tab.evaluate(STICKING_OUT) == []
-    found = Axe().run(tab).response["violations"]
-    assert [(violation["id"], [node["html"][:150] for node in violation["nodes"]]) for violation in found] == []
