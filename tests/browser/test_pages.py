@@ -1,14 +1,10 @@
-"""The pages as a browser shows them: valid, accessible, nothing cut off on a telephone or a wide screen, no script of a stranger's.
-
-Needs Chromium, which `.ci/run` installs and asks for (`PANGZHU_REQUIRE_BROWSER=1`); where there is none, these tests are skipped.
-"""
+"""The pages as a browser shows them: valid, accessible, nothing cut off on a telephone or a wide screen, no script of a stranger's."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ from typing import Any
 import html5lib
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from pangzhu.check import check
 from pangzhu.checkpoint import METRICS, RUN
@@ -30,35 +26,13 @@ from pangzhu.intervals import Estimate
 from pangzhu.messages import LANGUAGES, Language, set_language
 from pangzhu.report.build import build_page, write_report, write_run_report
 from pangzhu.report.figures import Asked
+from tests.browser.chromium import NEEDS_CHROMIUM, STICKING_OUT, WIDTHS
 from tests.use_helpers import Trained
 
-WIDTHS = (390, 1440)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WANTED = os.environ.get("PANGZHU_REQUIRE_BROWSER") == "1"
-
 pytest_plugins = ["tests.use_fixtures"]
-pytestmark = [
-    pytest.mark.usefixtures("one_core"),
-    pytest.mark.early,
-    pytest.mark.skipif(CHROMIUM is None and not WANTED, reason="no Chromium on this machine"),
-]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early, NEEDS_CHROMIUM]
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 HOSTILE = "</dd></script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>" + "长" * 300
-STICKING_OUT = """() => [...document.querySelectorAll('body *')].filter(element => {
-  const box = element.getBoundingClientRect();
-  const scrolled = element.closest('.scroll, pre, svg');
-  return box.width > 0 && !scrolled && (box.right > document.documentElement.clientWidth + 1 || box.left < -1);
-}).map(element => element.outerHTML.slice(0, 120))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One Chromium for the whole file."""
-    with sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 def asked() -> Asked:

@@ -1,0 +1,20 @@
+"""Chromium for the tests of pages: where it is, how it is started, and what is asked of every page.
+
+`.ci/run` installs it and asks for it (`PANGZHU_REQUIRE_BROWSER=1`); where there is none, these tests are skipped.
+"""
+
+import os
+import shutil
+
+import pytest
+
+WIDTHS = (390, 1440)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WANTED = os.environ.get("PANGZHU_REQUIRE_BROWSER") == "1"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None and not WANTED, reason="no Chromium on this machine")
+STICKING_OUT = """() => [...document.querySelectorAll('body *')].filter(element => {
+  const box = element.getBoundingClientRect();
+  const scrolled = element.closest('.scroll, pre, svg');
+  return box.width > 0 && !scrolled && (box.right > document.documentElement.clientWidth + 1 || box.left < -1);
+}).map(element => element.outerHTML.slice(0, 120))"""
