@@ -13,6 +13,7 @@ from pangzhu.errors import UsageError
 from pangzhu.serve import guard, protocol
 from pangzhu.serve.options import ServeConfig
 from pangzhu.serve.run import own_names
+from pangzhu.serve.shelf import Shelf
 from tests.serve.conftest import KEY, SECONDS, Running, Scripted, ScriptedEngine, running, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -330,3 +331,28 @@ def test_every_answer_forbids_what_a_browser_might_do_with_it(server: Running) -
     policy = server.ask("GET", "/").headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_the_server_asks_nobody(scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    connect = socket.socket.connect
+
+    def noted(self: socket.socket, address: object) -> None:
+        asked.append(address)
+        connect(self, address)  # type: ignore[arg-type]
+
+    server = scripted().server
+    monkeypatch.setattr(socket.socket, "connect", noted)
+    for path in ("/", "/v1/models", "/metrics", "/ready"):
+        assert server.ask("GET", path).status == 200
+    link = "see https://example.org/a.png and file:///etc/passwd"
+    assert server.chat("base", link).status == 200
+    assert asked == [("127.0.0.1", server.port)] * 5  # the test's own questions
+
+
+@pytest.mark.parametrize("missing", ["nowhere", "a file"])
+def test_a_folder_of_adapters_that_is_not_there_is_told(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "a file").write_text("x")
+    with pytest.raises(UsageError) as refused:
+        Shelf(tmp_path / missing, ())
+    assert refused.value.key == "error.serve.no_folder"

@@ -152,7 +152,8 @@ def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: t
             raise unfit(fault) from fault
     if answer.broke_off:
         raise refusal(500, "serve.refusal.broke_off", code="not_a_number")
-    text.close()
+    with suppress(EndAnswerError):  # who listened has left with the last piece
+        text.close()
     return Ended(_reason(answer), len(prompt), len(answer.token_ids) + (answer.ended and not text.met))
 
 

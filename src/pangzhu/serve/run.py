@@ -113,6 +113,8 @@ def find_examples(config: ServeConfig, models: Models) -> list[dict[str, str]]:
     rows = [row for file in files for row in load_dataset(file, require_answer=False).conversations]
     by_kind: dict[str, list[str]] = {}
     for row in rows:
+        if row.field("choices") or row.field("format"):  # made for a measure, not for a reader
+            continue
         by_kind.setdefault(row.field("kind") or TAUGHT, []).append(row.prompt[-1].content)
     return [
         {"text": text, "kind": kind}
