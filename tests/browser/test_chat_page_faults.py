@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.chat_page import Open, ask, compare, ended, turns
+from tests.browser.chat_page import Open, ask, ended, turns
 from tests.browser.chat_server import CHAT, ChatServer, Refusal, Said
 from tests.browser.chromium import NEEDS_CHROMIUM
 

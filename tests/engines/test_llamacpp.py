@@ -246,7 +246,7 @@ def test_streaming_writes_exactly_the_answer_in_whole_characters(
 
 
 def test_a_round_takes_as_many_tokens_as_come_in_time() -> None:
-    pace = llamacpp._Pace(0.1)
+    pace = llamacpp._Pace(0.1, same=False)
     asked = [pace.num_tokens]
     for seconds, num_tokens in ((0.5, 1), (0.025, 1), (0.1, 4), (0.01, 4)):
         pace.took(seconds, num_tokens)

@@ -17,7 +17,7 @@ import pytest
 
 from pangzhu.config import ChatConfig, GenerationOptions
 from pangzhu.data.conversation import Turn
-from pangzhu.engines import Answer, EndAnswerError, Engine, Write
+from pangzhu.engines import Answer, EndAnswerError, Engine, Schema, Write
 from pangzhu.engines.choice import load_engine
 from pangzhu.export.kept import KeptGguf
 from pangzhu.messages import listening
@@ -73,6 +73,7 @@ class Running:
     port: int
     models: Models
     headers: Mapping[str, str]
+    engine: str
 
     def connection(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
@@ -120,7 +121,7 @@ def running(
         try:
             wait_until(lambda: server.started, "the server starts")
             headers = {"Authorization": f"Bearer {config.api_key}"} if config.api_key else {}
-            yield Running(port.getsockname()[1], models, headers)
+            yield Running(port.getsockname()[1], models, headers, config.engine)
         finally:
             server.should_exit = True
             thread.join()
@@ -152,7 +153,13 @@ class ScriptedEngine:
         return list(range(len(text.split())))
 
     def generate(
-        self, prompt: Sequence[int], name: str, options: GenerationOptions, *, write: Write | None = None
+        self,
+        prompt: Sequence[int],
+        name: str,
+        options: GenerationOptions,
+        *,
+        write: Write | None = None,
+        schema: Schema | None = None,
     ) -> Answer:
         assert write is not None
         self.asked.append(options)

@@ -1,5 +1,6 @@
 """What the server answers: each model its own, whole and streamed alike, in OpenAI's words."""
 
+import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,36 @@ def test_a_drawn_answer_comes_again_with_its_seed(server: Running) -> None:
 
 def test_a_repetition_penalty_changes_a_greedy_answer(server: Running) -> None:
     assert server.answer("english", QUESTIONS[0], repetition_penalty=2.0) != ENGLISH[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_fits_a_schema_where_the_engine_can(server: Running, *, stream: bool) -> None:
+    answers = {
+        "type": "object",
+        "properties": {"n": {"enum": ["1", "2"]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": answers}}
+    reply = server.chat("english", QUESTIONS[0], response_format=wanted, max_tokens=400, stream=stream)
+    if server.engine == "transformers":
+        assert (reply.status, reply.json["error"]["param"]) == (400, "response_format")
+        return
+    text = reply.text if stream else reply.json["choices"][0]["message"]["content"]
+    assert json.loads(text)["n"] in ("1", "2")
+    assert server.answer("english", QUESTIONS[0]) == ENGLISH[0]
+    whole = server.chat("english", QUESTIONS[0], response_format={"type": "json_object"}, max_tokens=300).json[
+        "choices"
+    ][0]
+    assert whole["message"]["content"].startswith("{")
+
+
+def test_a_schema_that_cannot_be_kept_is_refused(server: Running) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}
+    reply = server.chat("english", QUESTIONS[0], response_format=wanted)
+    assert (reply.status, reply.json["error"]["param"]) == (400, "response_format")
+    long = {"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 30_000]}}}
+    assert server.chat("english", QUESTIONS[0], response_format=long).status == 400
 
 
 # --- ends ----------------------------------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def test_a_link_out_of_the_folder_is_not_followed(
     ("field", "value"),
     [
         ("n", 2), ("tools", [{"type": "function"}]), ("functions", [{}]), ("logit_bias", {"1": 5}), ("logprobs", True),
-        ("frequency_penalty", 1), ("presence_penalty", 0.5), ("modalities", ["audio"]), ("response_format", {"type": "json_object"}),
+        ("frequency_penalty", 1), ("presence_penalty", 0.5), ("modalities", ["audio"]),
         ("tool_choice", "required"), ("audio", {}), ("top_logprobs", 3), ("web_search_options", {}),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ as ids, already rendered by `pangzhu.template`, never as text. `Engine` is what 
 """
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pangzhu.template import PromptContract
 
 Write = Callable[[str], None]
+Schema = Mapping[str, object]
 
 REPLACEMENT = "\ufffd"  # what decoding gives for bytes that are no character, or not yet
 JOINERS = "\u200c\u200d"  # invisible, and part of many emoji
@@ -76,7 +77,13 @@ class Engine(Protocol):
         """The name, if there is such a model."""
 
     def generate(
-        self, prompt: Sequence[int], name: str, options: "GenerationOptions", *, write: Write | None = None
+        self,
+        prompt: Sequence[int],
+        name: str,
+        options: "GenerationOptions",
+        *,
+        write: Write | None = None,
+        schema: Schema | None = None,
     ) -> Answer:
         """Answer one prompt.
 
@@ -86,6 +93,10 @@ class Engine(Protocol):
             options: how tokens are drawn, and how many at the most.
             write: gets the text as it comes, whole characters only. `EndAnswerError` ends the answer; whatever else it raises
                 does too, and is passed on.
+            schema: JSON schema that the answer is to fit; it is then JSON, unless `max_new_tokens` cut it.
+
+        Raises:
+            UsageError: the engine keeps no answer to a schema, or not to this one.
         """
 
     def generate_many(

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from pangzhu import machine
 from pangzhu.config import GenerationOptions
+from pangzhu.engines import Schema
 from pangzhu.errors import ModelError, ResourceError
 
 if TYPE_CHECKING:
@@ -101,9 +102,22 @@ class LlamaServer:
         self.continuation([0], 1, Place(slot=0, reuse=False, adapter=None), GenerationOptions())
 
     def continuation(
-        self, prompt: Sequence[int], num_tokens: int, place: Place, options: GenerationOptions
+        self,
+        prompt: Sequence[int],
+        num_tokens: int,
+        place: Place,
+        options: GenerationOptions,
+        *,
+        schema: Schema | None = None,
     ) -> Continuation:
         """The next ids, at most `num_tokens`; fewer where one ends an answer in llama.cpp's eyes, which then is the last.
+
+        Args:
+            prompt: ids.
+            num_tokens: how many are wanted.
+            place: where they are computed.
+            options: how they are drawn.
+            schema: JSON schema that they begin to fit: all of an answer has to be asked for at once.
 
         Raises:
             ModelError: llama.cpp refuses, with its reason, or is closed.
@@ -117,6 +131,7 @@ class LlamaServer:
             "cache_prompt": place.reuse,
             "lora": self.scales(place.adapter),
             **_drawing(options, self._num_tokens),
+            **({} if schema is None else {"json_schema": schema}),
         }
         answer = self.ask("/completion", body)
         if not answer["tokens"]:

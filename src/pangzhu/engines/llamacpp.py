@@ -12,13 +12,14 @@ Left to others: llama.cpp itself (`pangzhu.engines.llama_server`), making GGUF f
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Protocol
 
 from pangzhu.config import GenerationOptions
-from pangzhu.engines import Answer, EndAnswerError, Write
+from pangzhu.engines import Answer, EndAnswerError, Schema, Write
 from pangzhu.engines.llama_server import LlamaServer, Place
 from pangzhu.engines.named_models import ChosenModels, LoadedAdapter, NamedModels
 from pangzhu.engines.slots import Slots
@@ -73,9 +74,21 @@ class LlamaCppEngine(NamedModels):
         return _num_tokens(self._base)
 
     def generate(
-        self, prompt: Sequence[int], name: str, options: GenerationOptions, *, write: Write | None = None
+        self,
+        prompt: Sequence[int],
+        name: str,
+        options: GenerationOptions,
+        *,
+        write: Write | None = None,
+        schema: Schema | None = None,
     ) -> Answer:
-        """Answer one prompt; `write` gets the text as it comes."""
+        """Answer one prompt; `write` gets the text as it comes, of one that fits a schema all at once."""
+        if schema is not None:
+            answer = self._answer(self._fit(prompt, name, options, schema), self.contract(name), options)
+            if write is not None:
+                with suppress(EndAnswerError):
+                    write(answer.text)
+            return answer
         if write is None:
             ids = self._write(prompt, name, options, receive=_ignore, seconds=SILENT_SECONDS)
             return self._answer(ids, self.contract(name), options)
@@ -111,6 +124,26 @@ class LlamaCppEngine(NamedModels):
         """Unload base and adapters and end llama.cpp's threads."""
         self._server.close()
 
+    def _fit(self, prompt: Sequence[int], name: str, options: GenerationOptions, schema: Schema) -> list[int]:
+        """The ids of an answer that fits a schema, in one round: what fits is known from its beginning on.
+
+        Raises:
+            UsageError: prompt and longest answer do not fit, or llama.cpp cannot keep an answer to this schema.
+        """
+        self._require_room(prompt, options)
+        try:
+            with self._slots.taken(name, len(prompt) + options.max_new_tokens) as (slot, own):
+                place = Place(slot, own, self._numbers.get(name))
+                found = self._server.continuation(prompt, options.max_new_tokens, place, options, schema=schema)
+        except ModelError as refused:
+            raise UsageError("error.engine.bad_schema", reason=refused.values["reason"]) from refused
+        return [] if found.lost else _up_to_stop(found.token_ids, self.contract(name).stop_token_ids)
+
+    def _require_room(self, prompt: Sequence[int], options: GenerationOptions) -> None:
+        room = self.context_length - options.max_new_tokens
+        if len(prompt) > room:
+            raise UsageError("error.chat.too_long", tokens=len(prompt), room=max(0, room))
+
     def _write(
         self, prompt: Sequence[int], name: str, options: GenerationOptions, *, receive: Receive, seconds: float
     ) -> list[int]:
@@ -126,9 +159,7 @@ class LlamaCppEngine(NamedModels):
         Raises:
             UsageError: prompt and longest answer do not fit.
         """
-        room = self.context_length - options.max_new_tokens
-        if len(prompt) > room:
-            raise UsageError("error.chat.too_long", tokens=len(prompt), room=max(0, room))
+        self._require_room(prompt, options)
         stops = self.contract(name).stop_token_ids
         pace = _Pace(seconds, same=options.draw_seed is not None)
         ids: list[int] = []

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pangzhu import machine
 from pangzhu.adapter import Manifest
 from pangzhu.config import GenerationOptions, ModelOptions
-from pangzhu.engines import Answer, EndAnswerError, Write
+from pangzhu.engines import Answer, EndAnswerError, Schema, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
 from pangzhu.engines.named_models import BASE as BASE  # these three are names of this engine to everybody above
 from pangzhu.engines.named_models import ChosenModels, NamedModels, choose_models
 from pangzhu.engines.named_models import LoadedAdapter as LoadedAdapter
 from pangzhu.engines.named_models import named_folders as named_folders
 from pangzhu.engines.streaming import Characters
-from pangzhu.errors import ModelError
+from pangzhu.errors import ModelError, UsageError
 from pangzhu.model import context_length, load_base
 from pangzhu.preparation import PreparedBase, decide_device
 from pangzhu.vetting import check_names
@@ -74,9 +74,17 @@ class TransformersEngine(NamedModels):
             yield self._model
 
     def generate(
-        self, prompt: Sequence[int], name: str, options: GenerationOptions, *, write: Write | None = None
+        self,
+        prompt: Sequence[int],
+        name: str,
+        options: GenerationOptions,
+        *,
+        write: Write | None = None,
+        schema: Schema | None = None,
     ) -> Answer:
         """Answer one prompt; `write` gets the text as it comes."""
+        if schema is not None:
+            raise UsageError("error.engine.no_schema")
         if write is None:
             return self._generate([prompt], name, options)[0]
         characters = Characters(self.tokenizer, self.contract(name), write)

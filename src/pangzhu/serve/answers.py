@@ -15,7 +15,7 @@ from typing import Literal
 import anyio
 
 from pangzhu.config import GenerationOptions
-from pangzhu.engines import Answer, EndAnswerError, Engine
+from pangzhu.engines import Answer, EndAnswerError, Engine, Schema
 from pangzhu.errors import UsageError
 from pangzhu.messages import say
 from pangzhu.serve.faults import ApiError, refusal, unfit
@@ -35,6 +35,7 @@ class Wanted:
         options: how the answer is drawn.
         stops: texts that end it.
         fits_itself: it may be shorter than `options` say, where the model's context leaves less room.
+        schema: that it is to fit; None for text.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Wanted:
     options: GenerationOptions
     stops: tuple[str, ...]
     fits_itself: bool = False
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: t
         try:
             prompt = wanted.prompt(engine)
             options = _fitting(wanted, len(prompt), engine.context_length)
-            answer = engine.generate(prompt, wanted.name, options, write=text.add)
+            answer = engine.generate(prompt, wanted.name, options, write=text.add, schema=wanted.schema)
         except UsageError as fault:
             raise unfit(fault) from fault
     if answer.broke_off:

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -139,7 +139,7 @@ def _add_rest(app: FastAPI, service: Service) -> None:
 
 
 def _conversation(asked: Conversational, name: str) -> Wanted:
-    return _wanted(asked, name, lambda engine: engine.prompt(asked.turns, name))
+    return replace(_wanted(asked, name, lambda engine: engine.prompt(asked.turns, name)), schema=asked.schema_to_fit)
 
 
 def _wanted(asked: Drawing, name: str, prompt: Prompt) -> Wanted:

@@ -11,6 +11,11 @@ from pangzhu.messages import text
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+UNFIT = {  # code and field by the key of what an engine says
+    "error.chat.too_long": ("context_length_exceeded", "messages"),
+    "error.engine.bad_schema": ("invalid_schema", "response_format"),
+    "error.engine.no_schema": ("unsupported", "response_format"),
+}
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -52,5 +57,5 @@ def busy(seconds: int) -> ApiError:
 
 def unfit(fault: UsageError) -> ApiError:
     """A request that is well formed and cannot be answered."""
-    code = "context_length_exceeded" if fault.key == "error.chat.too_long" else "invalid_value"
-    return ApiError(400, f"{fault.what} {fault.fix}", code, "messages")
+    code, param = UNFIT.get(fault.key, ("invalid_value", None))
+    return ApiError(400, f"{fault.what} {fault.fix}", code, param)

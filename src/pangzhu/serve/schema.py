@@ -1,12 +1,14 @@
 """What may be asked: OpenAI's requests, as far as they are served. Unknown fields are ignored, known ones that are not served
 are refused by name where they would change the answer."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from pangzhu.config import GenerationOptions
 from pangzhu.data.conversation import Turn
+from pangzhu.engines import Schema
 
 MOST_MESSAGES = 200
 MOST_STOPS = 4
@@ -14,7 +16,7 @@ MOST_COMPARED = 8
 DEFAULT_TOKENS = 512
 
 STRICT = ConfigDict(extra="ignore", strict=True)
-OTHER_FORMATS = ("json_object", "json_schema", "grammar")
+MOST_SCHEMA = 20_000  # characters
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -76,12 +78,37 @@ class Message(BaseModel):
         return Turn("system" if self.role == "developer" else self.role, content)
 
 
-class TextFormat(BaseModel):
-    """The form of an answer: text, whatever it says."""
+class SchemaFormat(BaseModel):
+    """A schema and its name, which tells nothing here."""
 
     model_config = STRICT
 
-    type: Literal["text"]
+    name: str = ""
+    content: dict[str, Any] = Field(alias="schema")
+
+
+class AnswerFormat(BaseModel):
+    """The form of an answer: text, a JSON object, or JSON that fits a schema."""
+
+    model_config = STRICT
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _require_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema")
+        if self.json_schema and len(json.dumps(self.json_schema.content)) > MOST_SCHEMA:
+            raise ValueError(f"more than {MOST_SCHEMA} characters")
+        return self
+
+    @property
+    def schema_to_fit(self) -> Schema | None:
+        """For the engine."""
+        if self.json_schema is not None:
+            return self.json_schema.content
+        return {"type": "object"} if self.type == "json_object" else None
 
 
 class StreamOptions(BaseModel):
@@ -115,9 +142,6 @@ class Drawing(BaseModel):
             for name, idle in NOT_SERVED.items():
                 if not any(given.get(name) == value for value in idle):
                     raise NotServedError(name)
-            wanted = given.get("response_format")
-            if isinstance(wanted, dict) and wanted.get("type") in OTHER_FORMATS:
-                raise NotServedError("response_format")
         return given
 
     @property
@@ -149,7 +173,12 @@ class Conversational(Drawing):
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: int | None = Field(None, ge=1)
-    response_format: TextFormat | None = None
+    response_format: AnswerFormat | None = None
+
+    @property
+    def schema_to_fit(self) -> Schema | None:
+        """Of the answer; None for text."""
+        return self.response_format.schema_to_fit if self.response_format else None
 
     @property
     def turns(self) -> tuple[Turn, ...]:
