@@ -22,6 +22,7 @@ from pangzhu.config import GenerationOptions
 from pangzhu.engines import Answer, EndAnswerError, Schema, Write
 from pangzhu.engines.llama_server import LlamaServer, Place
 from pangzhu.engines.named_models import ChosenModels, LoadedAdapter, NamedModels
+from pangzhu.engines.schemas import require_fit, require_sound
 from pangzhu.engines.slots import Slots
 from pangzhu.engines.streaming import Characters
 from pangzhu.errors import ModelError, PangzhuError, UsageError
@@ -85,6 +86,7 @@ class LlamaCppEngine(NamedModels):
         """Answer one prompt; `write` gets the text as it comes, of one that fits a schema all at once."""
         if schema is not None:
             answer = self._answer(self._fit(prompt, name, options, schema), self.contract(name), options)
+            require_fit(answer, schema)
             if write is not None:
                 with suppress(EndAnswerError):
                     write(answer.text)
@@ -131,6 +133,7 @@ class LlamaCppEngine(NamedModels):
             UsageError: prompt and longest answer do not fit, or llama.cpp cannot keep an answer to this schema.
         """
         self._require_room(prompt, options)
+        require_sound(schema)
         try:
             with self._slots.taken(name, len(prompt) + options.max_new_tokens) as (slot, own):
                 place = Place(slot, own, self._numbers.get(name))
