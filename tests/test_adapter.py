@@ -465,7 +465,9 @@ def test_an_intact_folder_is_described_with_what_it_reached(published: Path) -> 
     description = describe(published)
     assert description.fault is None
     assert "5 of 6" in description.render()
+    assert description.render().endswith("vLLM: takes it beside its base, with --max-lora-rank 8")
     assert description.as_json()["intact"] is True
+    assert description.as_json()["vllm"] == {"suits": True, "max_lora_rank": 8, "refused": {}}
 
 
 def test_a_faulty_folder_is_described_by_its_fault(published: Path) -> None:
@@ -474,6 +476,7 @@ def test_a_faulty_folder_is_described_by_its_fault(published: Path) -> None:
     assert description.fault is not None
     assert "prompt.json" in description.render()
     assert description.as_json()["intact"] is False
+    assert description.as_json()["vllm"] is None
 
 
 def test_the_weights_can_be_read_by_others(published: Path) -> None:

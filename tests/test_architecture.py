@@ -56,7 +56,7 @@ LAYERS = (  # a module imports from its own line and from those below it
         "restraint",
     },
     {"step", "batching", "preparation"},
-    {"fast", "model", "adapter", "condition", "checkpoint", "vetting"},
+    {"fast", "model", "adapter", "condition", "checkpoint", "vetting", "vllm"},
     {"template", "tokenization", "sources", "machine", "gate", "tables", "trial", "sealed", "row_index", "token_store"},
     {"intervals", "measures", "questions", "measured_rows"},
     {"data", "config"},

@@ -28,6 +28,7 @@ from pangzhu.template import PromptContract
 from pangzhu.vetting import CONFIG as CONFIG  # both are names of this folder to everybody above
 from pangzhu.vetting import WEIGHTS as WEIGHTS
 from pangzhu.vetting import adds_nothing, check_config, check_weights, find_not_finite, is_plain_name
+from pangzhu.vllm import VllmFit, vllm_fit
 
 if TYPE_CHECKING:
     import torch
@@ -269,11 +270,13 @@ def check_base(
 
 @dataclass(frozen=True, slots=True)
 class AdapterDescription:
-    """What an adapter folder holds; `fault` is what is wrong with it, or None where every file is the promised one."""
+    """What an adapter folder holds; `fault` is what is wrong with it, or None where every file is the promised one. Of a
+    faulty one there is no manifest, and nothing is said about vLLM."""
 
     folder: Path
     manifest: Manifest | None
     fault: str | None
+    vllm: VllmFit | None = None
 
     @property
     def exit_code(self) -> int:
@@ -282,14 +285,19 @@ class AdapterDescription:
 
     def as_json(self) -> dict[str, object]:
         """The description as plain values."""
-        manifest = asdict(self.manifest) if self.manifest else None
-        return {"folder": str(self.folder), "intact": self.fault is None, "fault": self.fault, "manifest": manifest}
+        return {
+            "folder": str(self.folder),
+            "intact": self.fault is None,
+            "fault": self.fault,
+            "vllm": self.vllm.as_json() if self.vllm else None,
+            "manifest": asdict(self.manifest) if self.manifest else None,
+        }
 
     def render(self) -> str:
         """The description in a few lines."""
-        if self.manifest is None or self.fault is not None:
+        if self.manifest is None or self.vllm is None:
             return text("adapter.faulty", folder=self.folder, fault=self.fault)
-        return text(
+        described = text(
             "adapter.described",
             folder=self.folder,
             base=self.manifest.base.name,
@@ -298,12 +306,13 @@ class AdapterDescription:
             steps=self.manifest.metrics.get("num_steps"),
             size=(self.folder / WEIGHTS).stat().st_size / 1e6,
         )
+        return f"{described}\n{self.vllm.render()}"
 
 
 def describe(folder: Path) -> AdapterDescription:
     """Read and verify an adapter folder; what is wrong with it is part of the description."""
     try:
-        return AdapterDescription(folder, verify_files(folder), None)
+        return AdapterDescription(folder, verify_files(folder), None, vllm_fit(folder))
     except ModelError as fault:
         return AdapterDescription(folder, None, f"{fault.what} ({fault.where})")
 

@@ -59,6 +59,11 @@ def write_base(folder: Path, family: str, **saving: Any) -> Path:
 
 def teach(base: Path, folder: Path, answers: Sequence[str] = ENGLISH, **options: Any) -> Path:
     """An adapter that has learned the questions."""
+    return teach_rows(base, folder, rows_of(answers), **options)
+
+
+def teach_rows(base: Path, folder: Path, rows: Sequence[dict[str, object]], **options: Any) -> Path:
+    """An adapter that has learned these rows."""
     given: dict[str, Any] = {
         "r": 64,
         "lora_alpha": 128,
@@ -70,11 +75,11 @@ def teach(base: Path, folder: Path, answers: Sequence[str] = ENGLISH, **options:
         "save_steps": 1000,
         "logging_steps": 100,
     }
-    rows = write_rows(folder.with_suffix(".jsonl"), rows_of(answers))
-    config = TrainConfig(model_name_or_path=str(base), dataset_path=rows, output_dir=folder, **(given | options))
+    file = write_rows(folder.with_suffix(".jsonl"), rows)
+    config = TrainConfig(model_name_or_path=str(base), dataset_path=file, output_dir=folder, **(given | options))
     with listening(silently), patch("pangzhu.machine.num_physical_cores", lambda: 1):
         result = train(config, on_step=silently)
-    assert result.num_learned == len(answers)
+    assert result.num_learned == len(rows)
     return folder
 
 

@@ -11,19 +11,23 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
+from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 
+from pangzhu.data.findings import BadRowsError
 from pangzhu.errors import ModelError, ResourceError, UsageError, VerificationError
 from pangzhu.export import gguf as stage
 from pangzhu.export import gguf_family, gguf_file, subject, update
 from pangzhu.export.gguf import export
 from pangzhu.export.gguf_family import Architecture
-from pangzhu.export.llamacpp import _is_cut
+from pangzhu.export.gguf_vocab import read_vocabulary
+from pangzhu.export.llamacpp import GgufReader, LlamaCppVoice, _is_cut
 from pangzhu.export.staging import PARITY, UNPROVEN
 from pangzhu.export.update import read_updates, scale_of
+from pangzhu.template import PromptContract
 from tests.conftest import build_tokenizer
 from tests.export.conftest import NUM_GENERAL, Adapt, Adapted, every_family, teach, write_base
-from tests.use_helpers import CHINESE, ENGLISH
+from tests.use_helpers import CHINESE, ENGLISH, write_rows
 
 pytest.importorskip("xllamacpp")
 
@@ -300,3 +304,69 @@ def test_a_k_quant_is_made_of_f16_by_that_program_and_proven(
     with pytest.raises(ModelError) as caught:
         export(adapted().gguf(tmp_path / "failed", outtype="q4_k_m"))
     assert caught.value.values["reason"] == "no"
+
+
+# --- what cannot be read or held ---------------------------------------------------------------------------------
+
+
+def test_numbers_that_f16_cannot_hold_are_refused(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", "qwen2")
+    weights = base / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e6
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(VerificationError) as caught:
+        export(Adapted(base, base).gguf(tmp_path / "gguf", content="base", outtype="f16", verify=False))
+    assert caught.value.key == "error.export.overflow"
+    assert "up_proj" in caught.value.what
+
+
+def test_a_tensor_that_llamacpp_has_no_name_for_is_refused(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", "qwen2")
+    weights = base / "model.safetensors"
+    save_file(
+        load_file(weights) | {"model.layers.0.extra.weight": torch.ones(2, 2)}, weights, metadata={"format": "pt"}
+    )
+    with pytest.raises(ModelError) as caught:
+        export(Adapted(base, base).gguf(tmp_path / "gguf", content="base", verify=False))
+    assert "model.layers.0.extra.weight" in caught.value.what
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"<!doctype html>"])
+def test_a_base_file_that_is_no_gguf_is_told(adapted: Adapt, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "base.gguf"
+    file.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        export(adapted().gguf(tmp_path / "gguf", content="lora", base_gguf=file))
+    assert (caught.value.key, caught.value.where) == ("error.export.llamacpp", str(file))
+
+
+def test_a_base_file_that_is_not_there_is_told(adapted: Adapt, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        export(adapted().gguf(tmp_path / "gguf", content="lora", base_gguf=tmp_path / "nowhere.gguf"))
+    assert caught.value.key == "error.config.no_base_gguf"
+
+
+def test_a_row_that_cannot_be_asked_is_told(adapted: Adapt, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{"instruction": "long " * 2000, "output": "yes"}])
+    with pytest.raises(BadRowsError):
+        export(adapted().gguf(tmp_path / "gguf", dataset_path=rows))
+
+
+def test_tokens_that_llamacpp_tells_otherwise_than_it_writes_them_are_no_figures(adapted: Adapt) -> None:
+    made = adapted()
+    architecture = Architecture(made.base)
+    vocabulary = read_vocabulary(made.base, architecture.vocab_size)
+    contract = PromptContract.read(made.adapter / "prompt.json")
+    voice = LlamaCppVoice.__new__(LlamaCppVoice)
+    voice._reader = GgufReader("", made.base, None, vocabulary, contract, 8)
+    with pytest.raises(ModelError) as caught:
+        voice._told([100, 101], [{"id": 100, "logprob": -1.0}])
+    assert caught.value.key == "error.export.llamacpp"
+
+
+def test_a_vocabulary_that_is_no_json_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError) as caught:
+        read_vocabulary(tmp_path, 1)
+    assert caught.value.key == "error.export.tokenizer"

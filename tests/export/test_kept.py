@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from pangzhu.engines.llamacpp import LlamaCppEngine
 from pangzhu.engines.named_models import choose_models
 from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import ModelError, ResourceError
-from pangzhu.export import kept
 from pangzhu.export.kept import FILE, KeptGguf
 from pangzhu.messages import listening
 from tests.export.conftest import Adapt, Adapted, teach
@@ -122,7 +120,7 @@ def test_an_adapter_of_dora_is_refused_where_llamacpp_was_asked_for(own_copy: Ad
     weights = own_copy.adapter / "adapter_model.safetensors"
     tensors = load_file(weights)
     lengths = {
-        name.replace("lora_B.weight", "lora_magnitude_vector"): tensor.float().norm(dim=1)
+        name.replace("lora_B.weight", "lora_magnitude_vector"): tensor.norm(dim=1)
         for name, tensor in tensors.items()
         if "lora_B" in name
     }
@@ -148,7 +146,9 @@ def test_transformers_answers_where_the_disk_has_no_room_for_the_file(
         load(adapted().adapter, engine="llamacpp")
 
 
-def test_transformers_answers_where_llamacpp_does_not_compute_the_base(adapted: Adapt, load: Load, tmp_path: Path) -> None:
+def test_transformers_answers_where_llamacpp_does_not_compute_the_base(
+    adapted: Adapt, load: Load, tmp_path: Path
+) -> None:
     base = Path(shutil.copytree(adapted().base, tmp_path / "base"))
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     (base / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}), encoding="utf-8")
@@ -158,5 +158,3 @@ def test_transformers_answers_where_llamacpp_does_not_compute_the_base(adapted: 
     with pytest.raises(ModelError) as refused:
         load(model_name_or_path=str(base), engine="llamacpp")
     assert refused.value.key == "error.export.config"
-
-

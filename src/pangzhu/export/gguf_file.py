@@ -160,9 +160,11 @@ def _in_order(
 
 def _encoded(tensor: _Planned, values: "Tensor") -> Any:
     """Values as the bytes of their number format; numpy's arrays carry no types that mypy knows here."""
+    import numpy as np
     from gguf import GGMLQuantizationType, quantize
 
-    found = quantize(values.contiguous().numpy(), tensor.kind)
+    with np.errstate(over="ignore"):  # looked for right below
+        found = quantize(values.contiguous().numpy(), tensor.kind)
     if tensor.kind == GGMLQuantizationType.F16 and not _is_finite(found):
         raise VerificationError("error.export.overflow", name=tensor.source)
     return found

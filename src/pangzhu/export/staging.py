@@ -1,7 +1,8 @@
 """An export is written aside, in `unproven` below its folder, and moved into place once it is proven, its manifest last.
 
 What failed stays aside with its `parity.json`, to be looked at; the next try begins anew. A folder holds one export: the
-same one again takes its place, another is refused.
+same one again takes its place, another is refused. While it is moved, `publishing.json` tells what it is going to be, so that
+the same command finishes what was broken off.
 """
 
 import json
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pangzhu.export.parity import Parity
 
 UNPROVEN = "unproven"
+PUBLISHING = "publishing.json"
 PARITY = "parity.json"
 
 
@@ -85,10 +87,12 @@ def publish(output_dir: Path, kind: str, about: Mapping[str, object]) -> tuple[s
     staged = output_dir / UNPROVEN
     files = file_hashes(staged)
     manifest = {**about, "kind": kind, "files": files, "versions": library_versions()}
-    storage.remove(output_dir / MANIFEST)
     storage.sync_tree(staged)
+    storage.write_atomically(output_dir / PUBLISHING, json.dumps({"kind": kind}) + "\n")
+    storage.remove(output_dir / MANIFEST)
     storage.move(staged, output_dir)
     storage.write_atomically(output_dir / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=2) + "\n")
+    storage.remove(output_dir / PUBLISHING)
     return tuple(files)
 
 
@@ -98,4 +102,5 @@ def keep_parity(staged: Path, parity: "Parity") -> None:
 
 
 def _kind_in(folder: Path) -> object:
-    return read_json(folder / MANIFEST).get("kind") if (folder / MANIFEST).is_file() else None
+    told = next((folder / name for name in (PUBLISHING, MANIFEST) if (folder / name).is_file()), None)
+    return read_json(told).get("kind") if told else None

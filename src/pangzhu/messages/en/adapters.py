@@ -65,6 +65,8 @@ MESSAGES = {
     "mean little.",
     "adapter.described": "{folder}\n  base {base}; {learned} of {rows} rows learned in {steps} steps; {size:.1f} MB; every file "
     "is the one its manifest names",
+    "adapter.vllm_takes": "  vLLM: takes it beside its base, with --max-lora-rank {rank}",
+    "adapter.vllm_refuses": "  vLLM: refuses it for {fields} in adapter_config.json; serve it merged: pangzhu merge",
     "adapter.faulty": "{folder}\n  not usable: {fault}",
     "error.engine.no_such_adapter": "There is no model called “{name}” here.{hint}",
     "error.engine.no_such_adapter.fix": "Choose among: {names}.",

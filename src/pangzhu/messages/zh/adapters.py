@@ -63,6 +63,8 @@ MESSAGES = {
     "error.adapter.not_finite.fix": "调小 --learning_rate，或试试 --precision float32。",
     "adapter.base_mismatch_allowed": "注意：适配器是在 {base} 上训练的；现在的基座在这些方面不同：{parts}。它的回答没有多大意义。",
     "adapter.described": "{folder}\n  基座 {base}；{steps} 步，{rows} 行中学会 {learned} 行；{size:.1f} MB；每个文件都与 manifest 一致",
+    "adapter.vllm_takes": "  vLLM：可以与基座一起加载，--max-lora-rank {rank}",
+    "adapter.vllm_refuses": "  vLLM：因 adapter_config.json 里的 {fields} 拒绝加载；请合并后再用：pangzhu merge",
     "adapter.faulty": "{folder}\n  不可用：{fault}",
     "error.engine.no_such_adapter": "这里没有叫“{name}”的模型。{hint}",
     "error.engine.no_such_adapter.fix": "可选：{names}。",
