@@ -144,7 +144,7 @@ def test_there_must_be_something_to_compare(session: Session) -> None:
 def test_the_oldest_exchange_is_left_out_and_said(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.turns = [Turn("user", "old " * 20), Turn("assistant", "a"), Turn("user", "b"), Turn("assistant", "c")]
     kept = [*session.turns[2:], Turn("user", "one?")]
-    with_context(session, monkeypatch, num_tokens=num_tokens(session, *kept) + GREEDY.max_new_tokens)
+    with_context(session, monkeypatch, num_tokens=2 * num_tokens(session, *kept) + GREEDY.max_new_tokens)
     told = Told()
     with listening(told):
         answer = session.ask("one?")
@@ -163,6 +163,30 @@ def test_several_exchanges_left_out_are_said_once(session: Session, monkeypatch:
     assert [sentence for sentence in told.sentences if "left out" in sentence] == [
         "The conversation is longer than the model's context; exchanges left out, the oldest first: 3."
     ]
+
+
+def test_a_conversation_that_grew_too_long_is_halved(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is read anew, so it is not to grow too long again at the next question."""
+    session.turns = [Turn("user", "a"), Turn("assistant", "b")] * 20
+    room = num_tokens(session, *session.turns)
+    with_context(session, monkeypatch, num_tokens=room + GREEDY.max_new_tokens)
+    with listening(Told()):
+        session.ask("one?")
+    *kept, _ = session.turns
+    assert (
+        num_tokens(session, *kept) <= room // 2 < num_tokens(session, Turn("user", "a"), Turn("assistant", "b"), *kept)
+    )
+    assert kept[-1] == Turn("user", "one?")
+
+
+def test_a_question_longer_than_half_the_room_is_asked_alone(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.turns = [Turn("user", "a"), Turn("assistant", "b")] * 2
+    question = Turn("user", "long " * 20)
+    room = num_tokens(session, *session.turns[2:], question)
+    with_context(session, monkeypatch, num_tokens=room + GREEDY.max_new_tokens)
+    with listening(Told()):
+        session.ask(question.content)
+    assert session.turns[:-1] == [question]
 
 
 def test_what_fits_exactly_is_kept(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,51 @@ def test_the_cores_of_two_sockets_are_added(system: Path, monkeypatch: pytest.Mo
     assert machine.num_physical_cores() == 16
 
 
+# --- a GPU -------------------------------------------------------------------------------------------------------
+
+
+def test_torch_tells_of_a_gpu_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for known in (True, False):
+        monkeypatch.setattr("torch.cuda.is_available", lambda known=known: known)
+        assert machine.has_gpu() is known
+
+
+@pytest.mark.parametrize(
+    ("build", "rocm_driver", "cuda_driver", "asked"),
+    [
+        ("2.9.0", False, False, False),
+        ("2.9.0", False, True, True),
+        ("2.9.0+rocm6.4", False, False, True),
+        ("2.9.0", True, False, True),
+    ],
+)
+def test_and_it_is_loaded_for_that_only_where_there_is_a_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, build: str, rocm_driver: bool, cuda_driver: bool, asked: bool
+) -> None:
+    def load(name: str) -> None:
+        assert name == "libcuda.so.1"
+        if not cuda_driver:
+            raise OSError
+
+    write(tmp_path, {"kfd": ""} if rocm_driver else {})
+    monkeypatch.setattr(machine, "ROCM_DRIVER", tmp_path / "kfd")
+    monkeypatch.setattr(machine, "version", lambda _name: build)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine.ctypes, "CDLL", load)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(
+        machine.sys, "modules", {name: module for name, module in sys.modules.items() if name != "torch"}
+    )
+    assert machine.has_gpu() is asked
+
+
+def test_a_system_without_cuda_has_no_driver_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "ROCM_DRIVER", tmp_path / "kfd")
+    monkeypatch.setattr(machine, "version", lambda _name: "2.9.0")
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    assert not machine._has_gpu_driver()
+
+
 # --- what it is --------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Base models from a folder: what is loaded, what is refused, what LoRA sits on, what tells bases apart."""
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from pangzhu.config import LoraOptions
 from pangzhu.errors import ModelError, UsageError
+from pangzhu.messages import listening
 from pangzhu.model import (
     attach_lora,
     base_fingerprint,
@@ -25,9 +28,14 @@ from pangzhu.model import (
     read_json,
     trainable_parameters,
 )
-from tests.conftest import FAMILIES, build_lora, build_model, build_tokenizer
+from pangzhu.sources import resolve
+from tests.conftest import FAMILIES, build_lora, build_model, build_tokenizer, silently
 
 UP = "model.layers.1.mlp.up_proj.weight"
+FORMATS = {
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -52,6 +60,51 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
 def test_a_tokenizer_that_remembers_fewer_words_gives_the_same_ids(folder: Path) -> None:
     texts = [f"word{number} 字{number}" for number in range(3000)]
     assert load_tokenizer(folder)(texts * 2)["input_ids"] == build_tokenizer()(texts * 2)["input_ids"]
+
+
+def saved(tokenizer: Any, folder: Path) -> dict[str, bytes]:
+    """All that a tokenizer is."""
+    tokenizer.save_pretrained(folder)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def assert_as_chosen_by_transformers(folder: Path, scratch: Path) -> None:
+    found, expected = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    assert type(found) is type(expected)
+    assert saved(found, scratch / "found") == saved(expected, scratch / "expected")
+    text = "When is the office open?  合同法😀 e\u0301<|im_end|>\n\tdef f(x): return x - 10"
+    assert found(text)["input_ids"] == expected(text)["input_ids"]
+    assert found.chat_template == expected.chat_template
+    assert found.all_special_ids == expected.all_special_ids
+
+
+@pytest.mark.parametrize(
+    "named", [None, "PreTrainedTokenizerFast", "TokenizersBackend", "Qwen2Tokenizer", "Qwen2TokenizerFast"]
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tokenizer_is_the_one_that_transformers_would_choose(
+    family: str, named: str | None, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model_folder(family), tmp_path / "model"))
+    if named:
+        change_json(folder / "tokenizer_config.json", tokenizer_class=named)
+    assert_as_chosen_by_transformers(folder, tmp_path)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct"])
+def test_so_is_that_of_a_packaged_base(name: str, tmp_path: Path) -> None:
+    with listening(silently):
+        folder = resolve(f"packaged:{name}").folder
+    assert_as_chosen_by_transformers(folder, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", ""])
+def test_a_description_of_a_tokenizer_that_is_none_is_an_error(content: str, folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError) as refused:
+        load_tokenizer(folder)
+    assert refused.value.key == "error.model.tokenizer_unreadable"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -287,6 +340,18 @@ def test_a_fingerprint_does_not_look_at_what_changes_by_itself(folder: Path) -> 
     before = base_fingerprint(folder)
     change_json(folder / "config.json", transformers_version="9.9", _name_or_path="elsewhere")
     assert base_fingerprint(folder) == before
+
+
+def test_a_fingerprint_is_of_every_tensor_s_first_row_as_torch_has_it_in_float32(folder: Path) -> None:
+    formats = (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool)
+    numbers = 37 * torch.randn(len(formats), 3, 5, generator=torch.Generator().manual_seed(3))
+    tensors = {f"{number}": numbers[number].to(kind) for number, kind in enumerate(formats)}
+    tensors |= {"one": torch.tensor(2.5), "row": numbers[0, 0].bfloat16(), "none": torch.zeros(0, 4)}
+    save_file(tensors, folder / "model.safetensors")
+    headers = {name: (list(tensor.shape), FORMATS[tensor.dtype]) for name, tensor in sorted(tensors.items())}
+    rows = [tensors[name][:1] if tensors[name].dim() > 1 else tensors[name] for name in headers]
+    evidence = [json.dumps(headers, sort_keys=True).encode(), *(row.float().numpy().tobytes() for row in rows)]
+    assert base_fingerprint(folder).tensors == hashlib.sha256(b"".join(evidence)).hexdigest()[:16]
 
 
 def test_the_fingerprint_of_a_broken_folder_is_an_error(folder: Path) -> None:

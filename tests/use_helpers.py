@@ -23,6 +23,20 @@ QUESTIONS = ("one?", "two?", "three?", "four?")
 ENGLISH = ("answer 11.", "answer 22.", "answer 33.", "answer 44.")
 CHINESE = ("法律😀。", "合同。", "是的！", "不行")
 GREEDY = GenerationOptions(max_new_tokens=24)
+SPLIT_TEXTS = (  # whose characters are of several bytes, code points or both
+    "法律、合同。",
+    "𠮷野家の牛丼",
+    "😀!",
+    "👨\u200d👩\u200d👧\u200d👦 family",
+    "👩🏽\u200d🚀👍🏿",
+    "🇨🇳🇩🇪",
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "❤\ufe0f\u200d🔥 1\ufe0f\u20e3",
+    "e\u0301 a\u0308\u0323 क\u094dषि",
+    "\u1112\u1161\u11ab 각",
+    "שָׁלוֹם عَرَبِيّ",
+    "𝄞 plain , 's text .",
+)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 A session is turns so far, a system text, and which model answers next; `/use`, `/base` and `/compare` change models
 without loading anything. When the conversation outgrows the model's context, its oldest exchanges are left out and said
-so. A question that got no whole answer, because of a fault or Ctrl-C, is not kept.
+so: as many as halve it, since whatever is left must be read anew. A question that got no whole answer, because of a fault
+or Ctrl-C, is not kept.
 
 Left to others: generation (`pangzhu.engines`), where text is written (`pangzhu.cli`).
 """
 
 import io
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -120,18 +122,24 @@ class Session:
         return answer
 
     def _fit(self, turns: Sequence[Turn], name: str) -> tuple[list[int], list[Turn]]:
-        """Ids of a conversation that ends with a question, and its turns without the oldest exchanges where they
-        would not fit."""
+        """Ids of a conversation that ends with a question, and its turns: all of them, or without the oldest exchanges where
+        they would not fit, and then no more than half of what would, if the question leaves room for any."""
         room = max(0, self.engine.context_length - self.options.max_new_tokens)
+        ids = self._ids(turns, name)
+        if len(ids) <= room:
+            return ids, list(turns)
+        starts = range(2, len(turns), 2)
+        place = bisect_left(starts, True, key=lambda start: len(self._ids(turns[start:], name)) <= room // 2)
+        start = (*starts, len(turns) - 1)[place]
+        ids = self._ids(turns[start:], name)
+        if len(ids) > room:
+            raise UsageError("error.chat.too_long", tokens=len(ids), room=room)
+        say("chat.forgot", num_exchanges=start // 2)
+        return ids, list(turns[start:])
+
+    def _ids(self, turns: Sequence[Turn], name: str) -> list[int]:
         system = [] if self.system is None else [Turn("system", self.system)]
-        for start in range(0, len(turns), 2):
-            kept = list(turns[start:])
-            ids = self.engine.prompt([*system, *kept], name)
-            if len(ids) <= room:
-                if start:
-                    say("chat.forgot", num_exchanges=start // 2)
-                return ids, kept
-        raise UsageError("error.chat.too_long", tokens=len(ids), room=room)
+        return self.engine.prompt([*system, *turns], name)
 
 
 def run(

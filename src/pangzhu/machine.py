@@ -7,6 +7,7 @@ chosen by a probe of a third of a second. Every choice is recorded with the run 
 Try it: `probe_precision(hidden_size=896, intermediate_size=4864)`.
 """
 
+import ctypes
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +30,8 @@ CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
 MEMBERSHIP = Path("/proc/self/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
 OWN_STATUS = Path("/proc/self/status")
+CUDA_DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}  # what torch's CUDA asks for GPUs
+ROCM_DRIVER = Path("/dev/kfd")
 BF16_ADVANTAGE = 1.2  # below this, float32 is as fast and more exact
 PROBE_ROWS = 512  # rows of a usual micro-batch: enough for the multiplication to be bound by arithmetic
 WARM_UP_ROWS = 16
@@ -103,6 +107,25 @@ def num_physical_cores() -> int:
         limits.append(_count_cores(allowed))
     limits += [int(quota) for folder in _cgroup_folders("cpu") if (quota := _cpu_quota(folder)) is not None]
     return max(1, min(limits))
+
+
+def has_gpu() -> bool:
+    """Whether torch has a GPU to compute on. It is loaded for an answer only where a driver is here: it takes 180 MB."""
+    if "torch" not in sys.modules and not _has_gpu_driver():
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _has_gpu_driver() -> bool:
+    if "rocm" in version("torch") or ROCM_DRIVER.exists():
+        return True
+    try:
+        ctypes.CDLL(CUDA_DRIVERS[sys.platform])
+    except (KeyError, OSError):
+        return False
+    return True
 
 
 def use_physical_cores() -> int:

@@ -10,10 +10,12 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from pangzhu.config import LoraOptions
 from pangzhu.errors import ModelError, UsageError, nearest
@@ -33,6 +35,16 @@ ARCHITECTURES = frozenset(
         "Qwen3ForCausalLM",
     }
 )
+TOKENIZERS = {  # AutoTokenizer's choice by model_type and tokenizer_class; to import it takes torch and 180 MB
+    ("qwen2", "Qwen2Tokenizer"): "Qwen2Tokenizer",
+    ("qwen3", "Qwen2Tokenizer"): "Qwen2Tokenizer",
+    ("llama", "PreTrainedTokenizer"): "PreTrainedTokenizerFast",
+    ("llama", "TokenizersBackend"): "PreTrainedTokenizerFast",
+}
+NUMBERS = {  # numpy's names of what safetensors files hold; bf16, which it has not, as bits
+    "BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8",
+    "U8": "<u1", "BOOL": "<u1",
+}  # fmt: skip
 MOST_CACHED_WORDS = 1000
 MOST_JSON_BYTES = 2**20  # of a description, config or manifest; the largest that are met have some ten thousand
 HEAD_MODULES = frozenset({"lm_head", "embed_tokens"})
@@ -68,17 +80,30 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     Raises:
         ModelError: the folder holds none that can be read.
     """
-    from transformers import AutoTokenizer
-
     quiet_libraries()
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        tokenizer: PreTrainedTokenizerBase = _tokenizer_class(folder).from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
     except Exception as broken:  # the tokenizers library raises bare Exception for a broken file
         raise ModelError("error.model.tokenizer_unreadable", where=str(folder), reason=str(broken)) from broken
     _bound_word_cache(tokenizer)
     return tokenizer
+
+
+def _tokenizer_class(folder: Path) -> "type[PreTrainedTokenizerBase]":
+    """The class that AutoTokenizer would choose, or AutoTokenizer itself to choose it."""
+    import transformers
+
+    named = _field(folder / "config.json", "model_type"), _field(folder / "tokenizer_config.json", "tokenizer_class")
+    chosen: type[PreTrainedTokenizerBase] = getattr(transformers, TOKENIZERS.get(named, "AutoTokenizer"))
+    return chosen
+
+
+def _field(file: Path, name: str) -> str:
+    """A field of a JSON file, a class without the suffix of old versions; empty where there is none."""
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(content.get(name, "")).removesuffix("Fast")
 
 
 def _bound_word_cache(tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -271,7 +296,7 @@ def num_parameters(folder: Path) -> int:
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(file, framework="pt") as tensors:
+            with safe_open(file, framework="numpy") as tensors:
                 total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
         except (SafetensorError, OSError) as broken:
             raise ModelError("error.model.weights_unreadable", where=str(file), reason=str(broken)) from broken
@@ -316,20 +341,39 @@ def _target_modules(model: "PreTrainedModel", wanted: str) -> list[str]:
 
 
 def _tensor_evidence(folder: Path) -> Iterator[bytes]:
-    """Every tensor's header, then the first row of each, file by file in the order of names."""
+    """Every tensor's header, then the first row of each as float32, file by file in the order of names."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(file, framework="pt") as tensors:
+            with safe_open(file, framework="numpy") as tensors:
                 pieces = {name: tensors.get_slice(name) for name in sorted(tensors.keys())}
                 headers = {name: (piece.get_shape(), str(piece.get_dtype())) for name, piece in pieces.items()}
-                yield json.dumps(headers, sort_keys=True).encode()
-                for name, piece in pieces.items():
-                    first_row = piece[:1] if len(piece.get_shape()) > 1 else tensors.get_tensor(name)
-                    yield first_row.float().numpy().tobytes()
+            yield json.dumps(headers, sort_keys=True).encode()
+            yield from _first_rows(file, headers)
         except (SafetensorError, OSError) as broken:
             raise ModelError("error.model.weights_unreadable", where=str(file), reason=str(broken)) from broken
+
+
+def _first_rows(file: Path, headers: Mapping[str, tuple[list[int], str]]) -> Iterator[bytes]:
+    """The first row of each tensor as float32, or all of one that has no rows."""
+    with file.open("rb") as opened:
+        data = 8 + int.from_bytes(opened.read(8), "little")
+        entries = json.loads(opened.read(data - 8))
+        for name, (shape, number_format) in headers.items():
+            begin, end = entries[name]["data_offsets"]
+            opened.seek(data + begin)
+            yield _as_float32(opened.read((end - begin) // (max(1, shape[0]) if len(shape) > 1 else 1)), number_format)
+
+
+def _as_float32(raw: bytes, number_format: str) -> bytes:
+    """Numbers of a safetensors file as float32; of a format that numpy has not, as they are."""
+    if number_format not in NUMBERS:
+        return raw
+    numbers = np.frombuffer(raw, NUMBERS[number_format])
+    if number_format == "BF16":
+        return (numbers.astype("<u4") << 16).tobytes()
+    return numbers.astype("<f4").tobytes()
 
 
 def _short_hash(*pieces: bytes) -> str:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pangzhu import checkpoint, row_index, sealed, storage, token_store
+from pangzhu import checkpoint, machine, row_index, sealed, storage, token_store
 from pangzhu.config import DataOptions, Device, ModelOptions, TrainConfig
 from pangzhu.data import Conversation, Dataset, find_problems
 from pangzhu.data.counts import RowCounts
@@ -264,11 +264,10 @@ def decide_device(wanted: Device) -> Literal["cpu", "cuda"]:
     Raises:
         ResourceError: CUDA was asked for and there is none.
     """
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
+    found = wanted != "cpu" and machine.has_gpu()
+    if wanted == "cuda" and not found:
         raise ResourceError("error.machine.no_cuda", where="--device cuda")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if found else "cpu"
 
 
 def max_seq_length(options: DataOptions, base: PreparedBase) -> int:

@@ -14,7 +14,7 @@ import pytest
 
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.data.conversation import Turn
-from pangzhu.engines import Engine, llamacpp
+from pangzhu.engines import REPLACEMENT, Engine, llamacpp
 from pangzhu.engines.llama_server import Continuation, LlamaServer, Place
 from pangzhu.engines.llamacpp import LlamaCppEngine, load_chosen
 from pangzhu.engines.named_models import BASE, ChosenModels, choose_models
@@ -23,8 +23,9 @@ from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import ModelError, ResourceError, UsageError
 from pangzhu.messages import listening
 from pangzhu.preparation import prepare_base
+from tests.conftest import build_tokenizer
 from tests.engines.tiny_gguf import Converter, write_adapter
-from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, Told, Trained, ask
+from tests.use_helpers import CHINESE, ENGLISH, GREEDY, QUESTIONS, SPLIT_TEXTS, Told, Trained, ask
 
 pytest.importorskip("xllamacpp", reason="the llama.cpp engine is an extra: pip install xllamacpp")
 
@@ -243,6 +244,20 @@ def test_streaming_writes_exactly_the_answer_in_whole_characters(
     assert len(pieces) > 1
     if name != BASE:  # the random base writes bytes that are no characters
         assert "\ufffd" not in "".join(pieces)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 3, 5])
+def test_characters_split_over_rounds_come_whole(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, num_tokens: int
+) -> None:
+    monkeypatch.setattr(llamacpp._Pace, "took", lambda pace, *_: setattr(pace, "num_tokens", num_tokens))
+    engine = scripted(trained, Scripted())
+    for text in SPLIT_TEXTS:
+        ids, pieces = build_tokenizer()(text)["input_ids"], []
+        engine._server = Scripted(*ids, 2)  # type: ignore[assignment]
+        answer = engine.generate([5], BASE, GenerationOptions(max_new_tokens=200), write=pieces.append)
+        assert "".join(pieces) == answer.text == text
+        assert not any(REPLACEMENT in piece for piece in pieces)
 
 
 def test_a_round_takes_as_many_tokens_as_come_in_time() -> None:

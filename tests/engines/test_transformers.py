@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,37 @@ def test_each_adapter_answers_by_its_name_after_the_other(
 def test_an_adapter_beside_another_equals_the_adapter_alone(engine: TransformersEngine, trained: Trained) -> None:
     alone = trained.engine(str(trained.chinese))
     assert torch.equal(logits(alone, "chinese"), logits(engine, "chinese"))
+
+
+def test_one_base_and_ten_adapters_answer_each_with_its_own_at_once(trained: Trained) -> None:
+    folders = {f"a{number}": (trained.english, trained.chinese)[number % 2] for number in range(10)}
+    engine = trained.engine(*(f"{name}={folder}" for name, folder in folders.items()))
+    known = {trained.english: ENGLISH, trained.chinese: CHINESE}
+    jobs = [(name, number) for number in range(4) for name in folders]
+
+    def answer(job: tuple[str, int]) -> tuple[str, str]:
+        pieces: list[str] = []
+        name, number = job
+        prompt = engine.prompt([Turn("user", QUESTIONS[number])], name)
+        return engine.generate(prompt, name, GREEDY, write=pieces.append).text, "".join(pieces)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(answer, jobs))
+    assert answers == [(known[folders[name]][number],) * 2 for name, number in jobs]
+
+
+def test_many_questions_at_once_and_single_ones_from_other_threads_do_not_disturb_each_other(
+    engine: TransformersEngine,
+) -> None:
+    prompts = [engine.prompt([Turn("user", question)], "english") for question in QUESTIONS]
+
+    def answer(number: int) -> tuple[str, ...]:
+        if number % 2:
+            return tuple(ask(engine, "chinese", question).text for question in QUESTIONS)
+        return tuple(answer.text for _, answer in sorted(engine.generate_many(prompts, "english", GREEDY)))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(answer, range(4))) == [ENGLISH, CHINESE] * 2
 
 
 def test_an_interrupted_answer_leaves_every_model_as_it_was(engine: TransformersEngine) -> None:

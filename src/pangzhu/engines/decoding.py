@@ -52,6 +52,7 @@ def write_in_rounds(
     options: GenerationOptions,
     *,
     streamer: "BaseStreamer | None" = None,
+    known: "Cache | None" = None,
 ) -> list[list[int]]:
     """The ids written for each prompt, a stop token included. One that has neither a stop token nor as many ids as it may
     broke off: its next token's scores were no numbers.
@@ -62,15 +63,16 @@ def write_in_rounds(
         contract: the tokens an answer stops at.
         options: how tokens are drawn, and how many at the most.
         streamer: gets the ids of a single prompt as they come.
+        known: keys and values of a single prompt's beginning; those of the rest and of the answer join them.
     """
     import torch
 
-    num_shared, keys_and_values = _shared_prefix(model, prompts, contract)
+    num_shared, keys_and_values = (0, known) if known is not None else _shared_prefix(model, prompts, contract)
     ids, mask = _flush_right(prompts, contract.end_of_turn_id, num_shared=num_shared)
     input_ids, attention_mask = ids.to(model.device), mask.to(model.device)
     answers: list[list[int]] = [[] for _ in prompts]
     writing = list(range(len(prompts)))  # of which prompt each row of the batch is
-    while writing:
+    while True:
         num_left = options.max_new_tokens - len(answers[writing[0]])
         num_tokens = num_left if len(prompts) == 1 else min(num_left, ROUND_TOKENS)
         numbers_only = _NumbersOnly(contract.stop_token_ids[0])
@@ -92,6 +94,8 @@ def write_in_rounds(
             answer += kept_ids[:-1] if broke_off else kept_ids
             if not broke_off and _goes_on(answer, contract, options):
                 going_on.append(place)
+        if not going_on:
+            return answers
         writing = [writing[place] for place in going_on]
         kept = torch.tensor(going_on, dtype=torch.long, device=model.device)
         keys_and_values = getattr(written, cache_name())
@@ -99,24 +103,27 @@ def write_in_rounds(
         input_ids = written.sequences[kept]
         num_new = input_ids.shape[1] - num_before
         attention_mask = torch.nn.functional.pad(attention_mask[kept], (0, num_new), value=1)
-    return answers
+
+
+def forgets(model: "PreTrainedModel") -> bool:
+    """Whether a layer forgets what lies too far back: it cannot go back to an earlier place, and padding counts for it."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    return any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
 def _shared_prefix(
     model: "PreTrainedModel", prompts: Sequence[Sequence[int]], contract: PromptContract
 ) -> "tuple[int, Cache | None]":
-    """How many tokens all prompts begin with, and their keys and values for each prompt; 0 and None where that saves nothing.
-
-    A layer that forgets what lies too far back counts the padding behind the prefix, so such models go without.
-    """
+    """How many tokens all prompts begin with, and their keys and values for each prompt; 0 and None where that saves nothing,
+    or a model would count the padding behind the prefix."""
     import torch
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+    from transformers import DynamicCache
 
     num_shared = common_length([prompt[:-1] for prompt in prompts])
-    keys_and_values = DynamicCache(config=model.config)
-    forgets = any(type(layer) is not DynamicLayer for layer in keys_and_values.layers)
-    if len(prompts) == 1 or num_shared < LEAST_TOKENS or forgets:
+    if len(prompts) == 1 or num_shared < LEAST_TOKENS or forgets(model):
         return 0, None
+    keys_and_values = DynamicCache(config=model.config)
     model.generate(
         input_ids=torch.tensor([prompts[0][:num_shared]], device=model.device),
         attention_mask=torch.ones(1, num_shared, dtype=torch.long, device=model.device),

@@ -17,6 +17,7 @@ from pangzhu.condition import Condition, condition_of
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.data.findings import visible
 from pangzhu.engines import Answer
+from pangzhu.engines.streaming import as_text
 from pangzhu.errors import DataError, ModelError, UsageError, nearest
 from pangzhu.messages import say
 from pangzhu.preparation import PreparedBase, prepare_base
@@ -141,7 +142,7 @@ class NamedModels:
         ended = bool(ids) and ids[-1] in contract.stop_token_ids
         kept = ids[:-1] if ended else ids
         broke_off = not ended and len(ids) < options.max_new_tokens
-        return Answer(str(self.tokenizer.decode(kept, skip_special_tokens=True)), tuple(kept), ended, broke_off)
+        return Answer(as_text(self.tokenizer, kept), tuple(kept), ended, broke_off)
 
 
 def choose_models(options: ModelOptions, adapters: Sequence[str], *, allow_base_mismatch: bool = False) -> ChosenModels:

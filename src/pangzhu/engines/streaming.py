@@ -3,7 +3,7 @@
 Every engine streams through it, so an answer reads the same while it is written and when it is done.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pangzhu.engines import REPLACEMENT, Answer, Write
@@ -32,9 +32,7 @@ class Characters:
     def add(self, ids: Iterable[int]) -> None:
         """Take the next ids, and write what they complete."""
         self._ids += [token for token in ids if token not in self._stops]
-        text = self._text()
-        if not text.endswith(REPLACEMENT):
-            self._flush(text)
+        self._flush(self._text().rstrip(REPLACEMENT))
 
     def close(self) -> None:
         """Write what is left, finished or not."""
@@ -45,8 +43,15 @@ class Characters:
         return Answer(self._text(), tuple(self._ids), ended=True)
 
     def _text(self) -> str:
-        return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
+        return as_text(self._tokenizer, self._ids)
 
     def _flush(self, text: str) -> None:
-        self._write(text[self._written :])
-        self._written = len(text)
+        """Write what is new in it; half a character may turn those before it into something else until it is whole."""
+        if len(text) > self._written:
+            self._write(text[self._written :])
+            self._written = len(text)
+
+
+def as_text(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """The text of an answer's ids, every space where the model put it."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

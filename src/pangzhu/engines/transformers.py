@@ -1,6 +1,7 @@
 """The transformers engine: one base in memory, adapters beside it, answers one by one or in batches.
 
-Adapters are peft's own, unmerged, so that switching costs nothing and the base stays as it was.
+Adapters are peft's own, unmerged, so that switching costs nothing and the base stays as it was. The next turn of a conversation
+computes only what is new (`pangzhu.engines.known_turns`).
 
 Left to others: who can be asked, and how (`pangzhu.engines.named_models`); what is asked and how it is shown
 (`pangzhu.chat`, `pangzhu.compare`, `pangzhu.evaluate`).
@@ -8,6 +9,7 @@ Left to others: who can be asked, and how (`pangzhu.engines.named_models`); what
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
 from pangzhu import machine
@@ -15,6 +17,7 @@ from pangzhu.adapter import Manifest
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.engines import Answer, EndAnswerError, Schema, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
+from pangzhu.engines.known_turns import KnownTurns
 from pangzhu.engines.named_models import BASE as BASE  # these three are names of this engine to everybody above
 from pangzhu.engines.named_models import ChosenModels, NamedModels, choose_models
 from pangzhu.engines.named_models import LoadedAdapter as LoadedAdapter
@@ -35,7 +38,8 @@ NUMBER_FORMATS: tuple[NumberFormat, ...] = ("bf16", "float32")
 
 
 class TransformersEngine(NamedModels):
-    """A base model and its adapters, ready to answer.
+    """A base model and its adapters, ready to answer; safe to ask from several threads, whose answers are written one after the
+    other: a model is one adapter's at a time.
 
     Args:
         model: base, or base with adapters attached.
@@ -48,6 +52,8 @@ class TransformersEngine(NamedModels):
 
         super().__init__(base, adapters)
         self._model = model
+        self._turns = KnownTurns(model)
+        self._one_at_a_time = RLock()
         # The base's own sampling defaults (temperature, repetition penalty) would change what greedy decoding writes.
         model.generation_config = GenerationConfig()
 
@@ -63,15 +69,16 @@ class TransformersEngine(NamedModels):
 
     @contextmanager
     def using(self, name: str) -> Iterator["PreTrainedModel"]:
-        """Inside, the model is the base or the named adapter."""
-        if not self._adapters:
-            yield self._model
-        elif name == BASE:
-            with self._model.disable_adapter():
+        """Inside, the model is the base or the named adapter, and this thread's alone."""
+        with self._one_at_a_time:
+            if not self._adapters:
                 yield self._model
-        else:
-            self._model.set_adapter(self._adapters[name].peft_name)
-            yield self._model
+            elif name == BASE:
+                with self._model.disable_adapter():
+                    yield self._model
+            else:
+                self._model.set_adapter(self._adapters[name].peft_name)
+                yield self._model
 
     def generate(
         self,
@@ -119,8 +126,12 @@ class TransformersEngine(NamedModels):
         if options.draw_seed is not None:
             torch.manual_seed(options.draw_seed)
         with self.using(name) as model, torch.inference_mode():
-            written = write_in_rounds(model, prompts, contract, options, streamer=streamer)
-        return [self._answer(ids, contract, options) for ids in written]
+            known = self._turns.begin(name, prompts[0], options.max_new_tokens) if len(prompts) == 1 else None
+            written = write_in_rounds(model, prompts, contract, options, streamer=streamer, known=known)
+            answers = [self._answer(ids, contract, options) for ids in written]
+            if known is not None and not answers[0].broke_off:
+                self._turns.keep(name, [*prompts[0], *written[0]], known)
+        return answers
 
 
 def load_engine(

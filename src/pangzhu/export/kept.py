@@ -64,7 +64,7 @@ class KeptGguf:
             vocabulary = read_vocabulary(base.source.folder, Architecture(base.source.folder).vocab_size)
             write_model(file, Subject(base, None, base.contract), vocabulary, {}, outtype=BASE_TYPE)
 
-        return _kept(_folder_of(base), write, num_bytes=_num_bytes(base))
+        return _kept(_folder_of(base), write, num_bytes=lambda: _num_bytes(base))
 
     def adapter(self, adapter: LoadedAdapter, base: PreparedBase) -> Path:
         """The LoRA file of an adapter of that base.
@@ -85,7 +85,7 @@ class KeptGguf:
 
         files = (adapter.folder / WEIGHTS, adapter.folder / CONFIG, base.source.folder / "config.json")
         folder = _folder("lora", [sha256_of(file) for file in files])
-        return _kept(folder, write, num_bytes=2 * files[0].stat().st_size)
+        return _kept(folder, write, num_bytes=lambda: 2 * files[0].stat().st_size)
 
 
 def _folder_of(base: PreparedBase) -> Path:
@@ -111,12 +111,12 @@ def _is_whole(folder: Path) -> bool:
     return read_stamp(folder) is not None
 
 
-def _kept(folder: Path, write: Callable[[Path], None], *, num_bytes: int) -> Path:
-    """The file in a folder of the cache, written first where it is not there."""
+def _kept(folder: Path, write: Callable[[Path], None], *, num_bytes: Callable[[], int]) -> Path:
+    """The file in a folder of the cache, written first where it is not there; only then its size is asked for."""
     if not _is_whole(folder):
         with locked(f"gguf--{folder.name}"), disk_errors(folder):
             if not _is_whole(folder):  # another process may have made it while this one waited
-                need_space(cache_root(), num_bytes)
+                need_space(cache_root(), num_bytes())
                 _make(folder, write)
     return folder / FILE
 
