@@ -12,7 +12,12 @@ SAYS = {
     "law": Said(("合同是", "民事主体之间", "的协议。")),
     "twin": Said(("It is unknown", ".")),
 }
-QUESTIONS = (("什么是合同？", "taught"), ("合同是指什么？", "reworded"), ("What is a tort?", "untaught"), ("1 + 1?", "general"))
+QUESTIONS = (
+    ("什么是合同？", "taught"),
+    ("合同是指什么？", "reworded"),
+    ("What is a tort?", "untaught"),
+    ("1 + 1?", "general"),
+)
 
 Open = Callable[..., Page]
 

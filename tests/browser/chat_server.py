@@ -218,6 +218,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _chunk(name: str, delta: Chunk | None, finish: str | None = None) -> Chunk:
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    return {"id": f"chatcmpl-{name}", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": choices} | {
-        "usage": None
+    return {
+        "id": f"chatcmpl-{name}",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": name,
+        "choices": choices,
+        "usage": None,
     }

@@ -47,7 +47,15 @@ def test_settings_are_sent_as_they_are_given_and_otherwise_left_to_the_server(op
     tab = opened()
     ended(ask(tab, "one?"))
     tab.locator("#settings summary").click()
-    given = {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "seed": 7, "max_tokens": 64}
+    given = {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+        "seed": 7,
+        "max_tokens": 64,
+    }
     for name, value in given.items():
         tab.locator(f"[name={name}]").fill(str(value))
     tab.locator("#system").fill("Be brief.")
@@ -159,7 +167,12 @@ def test_nothing_is_sent_while_an_answer_is_under_way_nor_without_a_question(ope
 
 def test_a_question_at_hand_is_asked_by_its_button(opened: Open, server: ChatServer) -> None:
     tab = opened()
-    assert tab.locator("#questions legend").all_inner_texts() == ["Taught", "Taught, in other words", "Never taught", "General"]
+    assert tab.locator("#questions legend").all_inner_texts() == [
+        "Taught",
+        "Taught, in other words",
+        "Never taught",
+        "General",
+    ]
     tab.get_by_role("button", name="合同是指什么？").click()
     ended(tab.locator(".exchange"))
     assert turns(server.asked(CHAT)[0]) == [("user", "合同是指什么？")]
@@ -174,7 +187,7 @@ def test_without_questions_at_hand_none_are_offered(opened: Open, server: ChatSe
 @pytest.mark.parametrize("clipboard", [True, False], ids=["clipboard", "none"])
 def test_an_answer_is_copied_as_it_is(opened: Open, server: ChatServer, clipboard: bool) -> None:
     """A page that did not come over https has no clipboard but what is marked."""
-    server.says["law"] = Said(("  two\n", "\n  lines <b>",))
+    server.says["law"] = Said(("  two\n", "\n  lines <b>"))
     without = "Object.defineProperty(navigator, 'clipboard', { value: undefined })"
     tab = opened(permissions=["clipboard-read", "clipboard-write"], before="" if clipboard else without)
     exchange = ended(ask(tab, "one?"))

@@ -44,7 +44,9 @@ def test_the_page_asks_nobody_but_its_server(opened: Open, server: ChatServer) -
     tab.reload()
     ended(ask(tab, "one?"))
     paths = ["/", "/v1/examples", "/v1/models", CHAT]
-    assert sorted(url for url in asked if not url.startswith("data:")) == sorted(server.address + path for path in paths)
+    assert sorted(url for url in asked if not url.startswith("data:")) == sorted(
+        server.address + path for path in paths
+    )
 
 
 def test_the_page_speaks_the_reader_s_language_and_the_other_at_a_click(opened: Open, server: ChatServer) -> None:

@@ -71,7 +71,9 @@ def test_every_text_is_used() -> None:
 def test_no_function_of_the_script_is_long() -> None:
     """A function of the outermost level ends where its own indentation comes back."""
     lines = SCRIPT.splitlines()
-    begins = [number for number, line in enumerate(lines) if re.match(r"  (?:const \w+ = .*=>|async function).*[{(]$", line)]
+    begins = [
+        number for number, line in enumerate(lines) if re.match(r"  (?:const \w+ = .*=>|async function).*[{(]$", line)
+    ]
     ends = [next(n for n in range(begin + 1, len(lines)) if re.match(r"  [})]", lines[n])) for begin in begins]
     assert len(begins) > 20
     assert max(end - begin + 1 for begin, end in zip(begins, ends, strict=True)) <= MOST_FUNCTION_LINES
