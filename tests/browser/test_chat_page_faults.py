@@ -11,9 +11,11 @@ from tests.browser.chromium import NEEDS_CHROMIUM
 
 pytestmark = [pytest.mark.early, NEEDS_CHROMIUM]
 
+KEY = "a secret of letters"
+
 
 def test_a_server_that_wants_a_key_is_given_one_that_is_kept_nowhere(opened: Open, server: ChatServer) -> None:
-    server.key = "s3cret"
+    server.key = KEY
     tab = opened(ready=False)
     field, dialog = tab.locator("#key"), tab.locator("#key-dialog")
     expect(dialog).to_be_visible()
@@ -22,25 +24,25 @@ def test_a_server_that_wants_a_key_is_given_one_that_is_kept_nowhere(opened: Ope
     field.fill("wrong")
     field.press("Enter")
     expect(tab.locator("#key-wrong")).to_be_visible()
-    field.fill("s3cret")
+    field.fill(KEY)
     field.press("Enter")
     expect(tab.locator("#model option")).to_have_count(3)
     expect(dialog).to_be_hidden()
     ended(ask(tab, "one?"))
-    assert server.requests[0].headers["authorization"] == "Bearer s3cret"
-    assert tab.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href.includes('s3cret')]") == [
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert tab.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href.includes('secret of')]") == [
         0, 0, "", False,
     ]  # fmt: skip
-    assert "s3cret" not in tab.content() + field.input_value()
+    assert KEY not in tab.content() + field.input_value()
 
 
 def test_without_the_key_it_says_so_and_asks_again(opened: Open, server: ChatServer) -> None:
-    server.key = "s3cret"
+    server.key = KEY
     tab = opened(ready=False)
     tab.locator("#key-cancel").click()
     expect(tab.locator("#trouble")).to_have_text("The server asks for its API key.")
     tab.locator("#again").click()
-    tab.locator("#key").fill("s3cret")
+    tab.locator("#key").fill(KEY)
     tab.locator("#key").press("Enter")
     expect(tab.locator("#model option")).to_have_count(3)
     expect(tab.locator("#banner")).to_be_hidden()
