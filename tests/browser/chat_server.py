@@ -224,9 +224,5 @@ def _chunk(name: str, delta: Chunk | None, finish: str | None = None) -> Chunk:
         "created": 1,
         "model": name,
         "choices": choices,
-<<<<<<< HEAD
-    } | {"usage": None}
-=======
         "usage": None,
     }
->>>>>>> w-page

@@ -187,16 +187,7 @@ def test_without_questions_at_hand_none_are_offered(opened: Open, server: ChatSe
 @pytest.mark.parametrize("clipboard", [True, False], ids=["clipboard", "none"])
 def test_an_answer_is_copied_as_it_is(opened: Open, server: ChatServer, clipboard: bool) -> None:
     """A page that did not come over https has no clipboard but what is marked."""
-<<<<<<< HEAD
-    server.says["law"] = Said(
-        (
-            "  two\n",
-            "\n  lines <b>",
-        )
-    )
-=======
     server.says["law"] = Said(("  two\n", "\n  lines <b>"))
->>>>>>> w-page
     without = "Object.defineProperty(navigator, 'clipboard', { value: undefined })"
     tab = opened(permissions=["clipboard-read", "clipboard-write"], before="" if clipboard else without)
     exchange = ended(ask(tab, "one?"))

@@ -13,6 +13,7 @@ from pangzhu import machine
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.data.conversation import Turn
 from pangzhu.engines import visible
+from pangzhu.engines.streaming import Characters
 from pangzhu.engines.transformers import BASE, TransformersEngine, _precision, _Streamer, load_engine
 from pangzhu.errors import ModelError, UsageError
 from pangzhu.messages import listening
@@ -308,33 +309,33 @@ def test_a_character_is_written_when_its_last_byte_is_there(
     plain: TransformersEngine, text: str, expected: list[str]
 ) -> None:
     pieces: list[str] = []
-    streamer = _Streamer(plain.tokenizer, plain.contract(BASE), pieces.append)
+    streamer = _Streamer(characters := Characters(plain.tokenizer, plain.contract(BASE), pieces.append))
     streamer.put(torch.tensor([[5, 6, 7]]))  # the prompt
     for token in plain.tokenizer(text)["input_ids"]:
         streamer.put(torch.tensor([token]))
     streamer.end()
-    streamer.close()
+    characters.close()
     assert [piece for piece in pieces if piece] == expected
 
 
 def test_a_character_that_never_ends_is_written_at_the_end_as_the_answer_has_it(plain: TransformersEngine) -> None:
     pieces: list[str] = []
-    streamer = _Streamer(plain.tokenizer, plain.contract(BASE), pieces.append)
+    streamer = _Streamer(characters := Characters(plain.tokenizer, plain.contract(BASE), pieces.append))
     streamer.put(torch.tensor([[5]]))
     ids = plain.tokenizer("a😀")["input_ids"][:-1]
     for token in ids:
         streamer.put(torch.tensor([token]))
     assert "".join(pieces) == "a"
-    streamer.close()
+    characters.close()
     assert "".join(pieces) == plain.tokenizer.decode(ids) != "a"
 
 
 def test_a_stop_token_is_not_streamed(plain: TransformersEngine) -> None:
     pieces: list[str] = []
-    streamer = _Streamer(plain.tokenizer, plain.contract(BASE), pieces.append)
+    streamer = _Streamer(characters := Characters(plain.tokenizer, plain.contract(BASE), pieces.append))
     for token in ([[5]], [plain.contract(BASE).end_of_turn_id]):
         streamer.put(torch.tensor(token))
-    streamer.close()
+    characters.close()
     assert "".join(pieces) == ""
 
 

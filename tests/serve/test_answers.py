@@ -71,6 +71,17 @@ def test_compare_streams_several_models_told_apart_by_name(server: Running) -> N
     assert reasons.count("stop") == 2
 
 
+def test_models_that_are_compared_never_speak_for_each_other(server: Running) -> None:
+    for number in range(20):
+        names = ["english", "chinese"] if number % 2 else ["chinese", "english"]
+        question = QUESTIONS[number % 4]
+        body = {"models": names, "messages": [{"role": "user", "content": question}], "max_tokens": 24}
+        said = dict.fromkeys(names, "")
+        for event in server.ask("POST", "/v1/compare", body).events:
+            said[event["model"]] += "".join(choice["delta"].get("content") or "" for choice in event["choices"])
+        assert said == {"english": ENGLISH[number % 4], "chinese": CHINESE[number % 4]}
+
+
 def test_a_completion_goes_on_with_a_text_without_a_template(server: Running) -> None:
     prompt = f"<|im_start|>user\n{QUESTIONS[0]}"
     reply = server.ask("POST", "/v1/completions", {"model": "english", "prompt": prompt, "max_tokens": 3})

@@ -122,9 +122,12 @@ def test_others_are_let_near_with_a_key_alone(host: str) -> None:
     assert not ServeConfig(host=host, api_key=KEY).is_private
 
 
-def test_a_short_key_is_refused() -> None:
+@pytest.mark.parametrize(
+    "key", ["1234", "", "密钥密钥密钥密钥密钥密钥密钥密钥", " begins with a blank", "two lines\nof a key as such"]
+)
+def test_a_key_that_is_short_or_cannot_be_sent_is_refused(key: str) -> None:
     with pytest.raises(UsageError) as refused:
-        ServeConfig(api_key="1234")
+        ServeConfig(api_key=key)
     assert refused.value.key == "error.serve.short_key"
 
 

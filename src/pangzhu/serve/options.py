@@ -1,5 +1,6 @@
 """The options of `pangzhu serve`."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,7 @@ from pangzhu.config import EngineName, ModelOptions
 from pangzhu.errors import UsageError
 
 LEAST_KEY = 16  # characters
+SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")  # what a header carries as it is
 
 
 class ServeConfig(ModelOptions):
@@ -35,7 +37,7 @@ class ServeConfig(ModelOptions):
     def _require_key_in_public(self) -> Self:
         if self.api_key is None and not self.is_private:
             raise UsageError("error.serve.no_key", where=f"--host {self.host}", host=self.host)
-        if self.api_key is not None and len(self.api_key) < LEAST_KEY:
+        if self.api_key is not None and not (len(self.api_key) >= LEAST_KEY and SENDABLE.fullmatch(self.api_key)):
             raise UsageError("error.serve.short_key", where="--api_key", num=LEAST_KEY)
         return self
 

@@ -29,7 +29,7 @@ MESSAGES = {
     "serve.refusal.method": "This address is asked by another method.",
     "error.serve.no_key": "On {host} others could reach the server, and it has no key.",
     "error.serve.no_key.fix": "Give --api_key, or stay with --host 127.0.0.1.",
-    "error.serve.short_key": "The API key is shorter than {num} characters.",
+    "error.serve.short_key": "The API key is shorter than {num} characters, or has some that a header cannot carry.",
     "error.serve.short_key.fix": 'Make one up: python -c "import secrets; print(secrets.token_urlsafe(24))"',
     "error.serve.no_port": "The port cannot be opened: {reason}",
     "error.serve.no_port.fix": "Stop what uses it, or give another --port (0 takes any free one).",

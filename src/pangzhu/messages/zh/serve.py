@@ -29,7 +29,7 @@ MESSAGES = {
     "serve.refusal.method": "这个地址要用别的方法访问。",
     "error.serve.no_key": "在 {host} 上，别人也能连到本服务，而它没有密钥。",
     "error.serve.no_key.fix": "请给出 --api_key，或仍用 --host 127.0.0.1。",
-    "error.serve.short_key": "API 密钥少于 {num} 个字符。",
+    "error.serve.short_key": "API 密钥少于 {num} 个字符，或含有请求头不能传递的字符。",
     "error.serve.short_key.fix": '生成一个：python -c "import secrets; print(secrets.token_urlsafe(24))"',
     "error.serve.no_port": "无法打开端口：{reason}",
     "error.serve.no_port.fix": "停掉占用它的程序，或换一个 --port（0 表示任意空闲端口）。",
