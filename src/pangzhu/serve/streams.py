@@ -9,6 +9,7 @@ from typing import TypeVar
 import anyio
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from pangzhu.serve.answers import Ended, Event
 from pangzhu.serve.faults import ApiError
@@ -20,7 +21,27 @@ PING_SECONDS = 10.0
 T = TypeVar("T")
 
 
-async def streamed(line: Line, told: AsyncGenerator[str]) -> StreamingResponse:
+class EventStream(StreamingResponse):
+    """A response of server-sent events, which ends what it was told by whatever ends it.
+
+    Args:
+        told: the events.
+    """
+
+    def __init__(self, told: AsyncGenerator[str]) -> None:
+        super().__init__(told, media_type="text/event-stream")
+        self._told = told
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Called by the server. A reader that takes nothing leaves the events where they are: nobody else would close them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._told.aclose()
+
+
+async def streamed(line: Line, told: AsyncGenerator[str]) -> EventStream:
     """A response of server-sent events. A fault before the first of them is raised, so that it has a status of its own.
 
     Raises:
@@ -35,7 +56,7 @@ async def streamed(line: Line, told: AsyncGenerator[str]) -> StreamingResponse:
     except BaseException:
         await _close(first, told)
         raise
-    return StreamingResponse(_with_pings(first, told), media_type="text/event-stream")
+    return EventStream(_with_pings(first, told))
 
 
 async def told(events: AsyncGenerator[Event], reply: Reply, *, with_usage: bool) -> AsyncGenerator[str]:
