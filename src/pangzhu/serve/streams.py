@@ -25,20 +25,24 @@ class EventStream(StreamingResponse):
     """A response of server-sent events, which ends what it was told by whatever ends it.
 
     Args:
-        told: the events.
+        first: the first event, under way.
+        told: those after it.
     """
 
-    def __init__(self, told: AsyncGenerator[str]) -> None:
-        super().__init__(told, media_type="text/event-stream")
-        self._told = told
+    def __init__(self, first: "asyncio.Future[str]", told: AsyncGenerator[str]) -> None:
+        self._first, self._told = first, told
+        self._sent = _with_pings(first, told)
+        super().__init__(self._sent, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Called by the server. A reader that takes nothing leaves the events where they are: nobody else would close them."""
+        """Called by the server. A reader that takes nothing leaves the events where they are, or never begun: nobody else would
+        close them."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._told.aclose()
+                await self._sent.aclose()
+            await _close(self._first, self._told)
 
 
 async def streamed(line: Line, told: AsyncGenerator[str]) -> EventStream:
@@ -56,7 +60,7 @@ async def streamed(line: Line, told: AsyncGenerator[str]) -> EventStream:
     except BaseException:
         await _close(first, told)
         raise
-    return EventStream(_with_pings(first, told))
+    return EventStream(first, told)
 
 
 async def told(events: AsyncGenerator[Event], reply: Reply, *, with_usage: bool) -> AsyncGenerator[str]:
