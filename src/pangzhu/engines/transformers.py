@@ -123,9 +123,9 @@ class TransformersEngine(NamedModels):
         import torch
 
         contract = self.contract(name)
-        if options.draw_seed is not None:
-            torch.manual_seed(options.draw_seed)
         with self.using(name) as model, torch.inference_mode():
+            if options.draw_seed is not None:
+                torch.manual_seed(options.draw_seed)
             known = self._turns.begin(name, prompts[0], options.max_new_tokens) if len(prompts) == 1 else None
             written = write_in_rounds(model, prompts, contract, options, streamer=streamer, known=known)
             answers = [self._answer(ids, contract, options) for ids in written]
