@@ -1,7 +1,7 @@
-"""`python -m benchmarks.parity_table FOLDER…`: what the parity gate found of exports, kept in a CSV and shown in docs/export.md.
+"""`python -m benchmarks.parity_table FOLDER…`: what the gate found of exports, kept in a CSV and shown in docs/export.md.
 
-Reads the `parity.json` and `manifest.json` that `pangzhu merge` and `pangzhu export` leave in each folder; a row of the same base,
-adapter and kind is replaced.
+Reads the `parity.json` and `manifest.json` that `pangzhu merge` and `pangzhu export` leave in each folder; a row of the same
+base, adapter and kind is replaced.
 """
 
 import argparse
@@ -36,8 +36,8 @@ PAGES: dict[Language, Path] = {
     "zh": HERE.parent / "docs" / "export.zh-CN.md",
 }
 HEADS: dict[Language, str] = {
-    "en": "| base | export | taught answers, word for word | mean difference of log-probability, own / general answers | allowed | "
-    "general answers, the same | prompts, the same |\n",
+    "en": "| base | export | taught answers, word for word | mean difference of log-probability, own / general answers "
+    "| allowed | general answers, the same | prompts, the same |\n",
     "zh": "| 基座 | 导出 | 教过的回答，一字不差 | 对数概率平均差：自己的 / 一般的回答 | 允许 | 一般回答相同 | 提示相同 |\n",
 }
 
@@ -81,12 +81,14 @@ def figures(folder: Path) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]], language: Language = "en") -> str:
     """Markdown: a row for each export."""
-    lines = (
-        f"| {row['base']} | {row['kind']} | {row['kept']}/{row['taught']} | {float(row['own_mean']):.4f} / "
-        f"{float(row['general_mean']):.4f} | {row['bound']} | {row['general_same']}/{row['general']} | {row['prompts_same']} |\n"
-        for row in rows
-    )
+    lines = ("".join(f"| {cell} " for cell in _cells(row)) + "|\n" for row in rows)
     return f"{HEADS[language]}|---|---|---|---|---|---|---|\n{''.join(lines)}"
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    means = f"{float(row['own_mean']):.4f} / {float(row['general_mean']):.4f}"
+    general = f"{row['general_same']}/{row['general']}"
+    return row["base"], row["kind"], f"{row['kept']}/{row['taught']}", means, row["bound"], general, row["prompts_same"]
 
 
 if __name__ == "__main__":
