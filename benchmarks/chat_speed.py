@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.bench import HERE, fill_csv, instruction_set
 from benchmarks.summary import put_into
 from pangzhu import machine
 from pangzhu.config import GenerationOptions, ModelOptions
@@ -30,6 +29,7 @@ from pangzhu.examples import example
 from pangzhu.export.kept import KeptGguf
 from pangzhu.messages import Language
 
+HERE = Path(__file__).parent
 OURS = "Pangzhu, llama.cpp"
 TRANSFORMERS = "transformers, bf16"
 ALONE = "xllamacpp alone"
@@ -66,6 +66,8 @@ def main() -> None:
     if given.contestant:
         print(json.dumps(asdict(_measure(given))))
         return
+    from benchmarks.bench import fill_csv  # brings torch along, which a contestant may do without
+
     rows = fill_csv(Path(given.csv), _runs(given))
     print(table(rows))
     if not given.no_pages:
@@ -75,6 +77,8 @@ def main() -> None:
 
 def _runs(given: argparse.Namespace) -> Iterator[tuple[dict[str, str], Callable[[], dict[str, Any]]]]:
     """Every block, each contestant first in its turn."""
+    from benchmarks.bench import instruction_set
+
     processor, threads = instruction_set(), str(machine.num_physical_cores())
     for block in range(given.blocks):
         first = block % len(CONTESTANTS)

@@ -91,6 +91,15 @@ def test_a_tokenizer_is_the_one_that_transformers_would_choose(
     assert_as_chosen_by_transformers(folder, tmp_path)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tokenizer_holds_its_vocabulary_once(family: str, model_folder: Callable[[str], Path]) -> None:
+    """In the tokenizers library, whose objects `vars` does not show."""
+    tokenizer = load_tokenizer(model_folder(family))
+    held = [name for name, value in vars(tokenizer).items() if isinstance(value, dict | list) and len(value) > 100]
+    assert held == []
+    assert len(tokenizer.get_vocab()) == len(build_tokenizer().get_vocab())
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["qwen2.5-coder-0.5b-instruct", "smollm2-135m-instruct"])
 def test_so_is_that_of_a_packaged_base(name: str, tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     except Exception as broken:  # the tokenizers library raises bare Exception for a broken file
         raise ModelError("error.model.tokenizer_unreadable", where=str(folder), reason=str(broken)) from broken
     _bound_word_cache(tokenizer)
+    _forget_copies(tokenizer)
     return tokenizer
 
 
@@ -113,6 +114,12 @@ def _bound_word_cache(tokenizer: "PreTrainedTokenizerBase") -> None:
     resize = getattr(model, "_resize_cache", None)
     if resize is not None:
         resize(MOST_CACHED_WORDS)
+
+
+def _forget_copies(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Let go of what a tokenizer was built of: the tokenizers library has it too, and nobody reads it again; 58 MB of a Qwen's."""
+    for name in ("_vocab", "_merges"):
+        vars(tokenizer).pop(name, None)
 
 
 def load_base(

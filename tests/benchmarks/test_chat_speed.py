@@ -1,6 +1,9 @@
 """The chat benchmark's figures: decoding alone is timed, ratios are of one block, and what was not measured stays empty."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,16 @@ def row(contestant: str, block: int, seconds: float, **more: str) -> dict[str, s
     common = {"model": "packaged:tiny", "instruction_set": "avx2", "threads": "2", "tokens": "100", "switch_ms": ""}
     own = {"contestant": contestant, "block": str(block), "seconds": str(seconds), "peak_rss": "900000000"}
     return common | own | more
+
+
+def test_a_contestant_s_memory_is_its_own() -> None:
+    """torch takes 180 MB where it is loaded, and llama.cpp does without."""
+    program = "import sys, benchmarks.chat_speed; sys.exit('torch' in sys.modules)"
+    source = Path(chat_speed.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=source, env={"PYTHONPATH": "src"}, check=False, timeout=60
+    )
+    assert done.returncode == 0
 
 
 def test_prompt_and_first_token_are_left_out_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

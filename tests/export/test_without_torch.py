@@ -1,6 +1,7 @@
 """A chat through llama.cpp does without torch, which takes 180 MB: nothing on its way loads it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ IN_A_FRESH_PROCESS = """
 import sys
 from pangzhu import cli
 exit_code = cli.main(sys.argv[1:])
+from pangzhu.machine import peak_memory
+print(peak_memory(), file=sys.stderr)
 print("loaded:", *sorted({"torch", "peft", "xllamacpp"} & sys.modules.keys()), file=sys.stderr)
 sys.exit(exit_code)
 """
@@ -52,3 +55,21 @@ def test_a_chat_through_llamacpp_takes_no_memory_for_torch(
     )
     assert (done.returncode, done.stdout) == (0, f"{ENGLISH[0]}\n")
     assert done.stderr.splitlines()[-1] == "loaded: xllamacpp"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(machine._has_gpu_driver(), reason="torch is asked for a GPU where there may be one")
+def test_a_chat_with_the_packaged_qwen_takes_less_than_a_gigabyte() -> None:
+    words = ["chat", "--model_name_or_path", "packaged:qwen2.5-coder-0.5b-instruct", "--max_new_tokens", "32"]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FRESH_PROCESS, *words, "--prompt", "What is a lease? " * 40],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(pangzhu.__file__).parents[1])},
+    )
+    *_, peak, loaded = done.stderr.splitlines()
+    assert (len(done.stdout) > 10, loaded) == (True, "loaded: xllamacpp")
+    assert int(peak) < 10**9
