@@ -198,7 +198,9 @@ def _room(questions: list[Question]) -> int:
 def _num_bytes(folder: Path, config: ExportConfig, updates: dict[str, Update], *, with_model: bool) -> int:
     """What the files will take at the most: of a model two bytes a number, and what is quantized from them; of a LoRA file
     four."""
-    lora = 4 * sum(update.a.numel() + update.b.numel() for update in updates.values()) if config.content == "lora" else 0
+    lora = (
+        4 * sum(update.a.numel() + update.b.numel() for update in updates.values()) if config.content == "lora" else 0
+    )
     numbers = sum(math.prod(shape) for shape in shapes_of(folder).values()) if with_model else 0
     return lora + numbers * (2 if config.outtype in WRITTEN else 4)
 

@@ -118,6 +118,4 @@ def _question(subject: Subject, row: Conversation, kind: str, expected: Ids = ()
     tokenizer, contract = subject.base.tokenizer, subject.contract
     prompt = render(tokenizer, contract, row.prompt, add_generation_prompt=True)
     plain = is_plain(tokenizer, contract)
-    return Question(
-        kind, tuple(row.prompt), tuple(prompt), expected, all(plain(turn.content) for turn in row.prompt)
-    )
+    return Question(kind, tuple(row.prompt), tuple(prompt), expected, all(plain(turn.content) for turn in row.prompt))
