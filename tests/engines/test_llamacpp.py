@@ -269,6 +269,15 @@ def test_a_round_takes_as_many_tokens_as_come_in_time() -> None:
     assert asked == [1, 1, 4, 4, 40]
 
 
+def test_an_answer_that_can_be_drawn_again_comes_in_the_same_rounds_whatever_the_speed() -> None:
+    pace = llamacpp._Pace(0.1, same=True)
+    asked = [pace.num_tokens]
+    for seconds in (0.5, 0.001):
+        pace.took(seconds, llamacpp.SAME_TOKENS)
+        asked.append(pace.num_tokens)
+    assert asked == [llamacpp.SAME_TOKENS] * 3
+
+
 def test_what_the_writer_raises_ends_the_answer_and_the_next_one_is_whole(quick: LlamaCppEngine) -> None:
     def write(_piece: str) -> None:
         raise KeyboardInterrupt

@@ -44,8 +44,9 @@ Adapt = Callable[..., Adapted]
 
 
 @pytest.fixture(autouse=True)
-def _few_and_short(monkeypatch: pytest.MonkeyPatch, one_core: None) -> None:
-    """Random models say nothing new in the twentieth answer, nor at its end."""
+def _few_and_short(monkeypatch: pytest.MonkeyPatch, one_core: None, tmp_path: Path) -> None:
+    """Random models say nothing new in the twentieth answer, nor at its end. What a test locks is in a cache of its own."""
+    monkeypatch.setenv("PANGZHU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("pangzhu.export.questions.NUM_GENERAL", NUM_GENERAL)
     monkeypatch.setattr("pangzhu.export.parity.LEAST_TOKENS", 16)
 

@@ -332,12 +332,13 @@ def test_a_tensor_that_llamacpp_has_no_name_for_is_refused(tmp_path: Path) -> No
     assert "model.layers.0.extra.weight" in caught.value.what
 
 
-@pytest.mark.parametrize("content", [b"", b"GGUF", b"<!doctype html>"])
-def test_a_base_file_that_is_no_gguf_is_told(adapted: Adapt, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"<!doctype html>", b"GGUF\x03" + bytes(19)])
+@pytest.mark.parametrize("kind", ["gguf", "ollama"])
+def test_a_base_file_that_is_no_gguf_is_told(adapted: Adapt, tmp_path: Path, content: bytes, kind: str) -> None:
     file = tmp_path / "base.gguf"
     file.write_bytes(content)
     with pytest.raises(ModelError) as caught:
-        export(adapted().gguf(tmp_path / "gguf", content="lora", base_gguf=file))
+        export(adapted().gguf(tmp_path / "gguf", content="lora", base_gguf=file, format=kind))
     assert (caught.value.key, caught.value.where) == ("error.export.llamacpp", str(file))
 
 

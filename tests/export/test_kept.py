@@ -146,6 +146,31 @@ def test_transformers_answers_where_the_disk_has_no_room_for_the_file(
         load(adapted().adapter, engine="llamacpp")
 
 
+def test_transformers_answers_where_the_disk_has_no_room_for_the_file_of_an_adapter_alone(
+    adapted: Adapt, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(adapted().adapter)[0].close()
+    for made in cache.glob("lora-*"):
+        shutil.rmtree(made)
+    monkeypatch.setattr("pangzhu.storage.free_space", lambda _folder: 10)
+    engine, said = load(adapted().adapter)
+    assert isinstance(engine, TransformersEngine)
+    assert "10 B" in said
+    assert "Engine: llama.cpp" not in said
+    with pytest.raises(ResourceError):
+        load(adapted().adapter, engine="llamacpp")
+
+
+def test_transformers_answers_where_the_cache_cannot_be_written(adapted: Adapt, load: Load, cache: Path) -> None:
+    made = adapted()
+    cache.parent.write_text("a file in its place")
+    engine, said = load(made.adapter)
+    assert isinstance(engine, TransformersEngine)
+    assert "Engine: transformers (" in said
+    with pytest.raises(ResourceError):
+        load(made.adapter, engine="llamacpp")
+
+
 def test_transformers_answers_where_llamacpp_does_not_compute_the_base(
     adapted: Adapt, load: Load, tmp_path: Path
 ) -> None:

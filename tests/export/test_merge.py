@@ -16,6 +16,7 @@ from pangzhu.adapter import CHAT_TEMPLATE, MANIFEST
 from pangzhu.errors import UsageError, VerificationError
 from pangzhu.export import merge as stage
 from pangzhu.export import subject, update
+from pangzhu.export.gguf import export
 from pangzhu.export.merge import merge
 from pangzhu.export.staging import PARITY, UNPROVEN
 from pangzhu.export.update import TIED_HEAD, Update, read_updates, scale_of
@@ -145,6 +146,14 @@ def test_the_card_tells_the_figures_of_the_gate(adapted: Adapt, tmp_path: Path) 
     assert export.parity is not None
     assert f"| {export.parity.compared[0].mean:.4f} |" in card
     assert "library_name: transformers" in card
+
+
+def test_nothing_that_is_published_tells_where_the_base_lies(adapted: Adapt, tmp_path: Path) -> None:
+    made = adapted()
+    merged = merge(made.config(tmp_path / "model", verify=False)).folder
+    written = export(made.gguf(tmp_path / "gguf", verify=False)).folder
+    for file in (*merged.iterdir(), *written.iterdir()):
+        assert str(made.base.parent).encode() not in file.read_bytes(), file.name
 
 
 # --- the prompt --------------------------------------------------------------------------------------------------

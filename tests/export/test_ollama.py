@@ -12,7 +12,7 @@ from pangzhu.config import ModelOptions
 from pangzhu.data.conversation import Turn
 from pangzhu.errors import ModelError
 from pangzhu.export.gguf import export
-from pangzhu.export.ollama import Layout, layout_of, require_whole, write_modelfile
+from pangzhu.export.ollama import Layout, layout_of, model_name, require_whole, write_modelfile
 from pangzhu.export.subject import Subject
 from pangzhu.preparation import prepare_base
 from pangzhu.template import render_text
@@ -108,6 +108,45 @@ def test_the_system_text_of_a_contract_is_the_modelfiles_and_no_part_of_the_temp
     assert layout_of(spoken, without_bos=False) == layout_of(subject, without_bos=False)
     write_modelfile(tmp_path, spoken, layout_of(spoken, without_bos=False), model=tmp_path / "m.gguf", lora=None)
     assert 'SYSTEM """Be kind."""' in (tmp_path / "Modelfile").read_text(encoding="utf-8")
+
+
+def test_an_empty_system_text_is_written_as_the_template_writes_it(tmp_path: Path) -> None:
+    """Ollama takes it for none, and the base's template would put its own text there."""
+    subject = subject_with(TEMPLATE, tmp_path / "base")
+    silent = replace(subject, contract=replace(subject.contract, system=""))
+    write_modelfile(tmp_path, silent, layout_of(silent, without_bos=False), model=tmp_path / "m.gguf", lora=None)
+    found = re.search(r'TEMPLATE """(.*)"""', (tmp_path / "Modelfile").read_text(encoding="utf-8"))
+    assert found
+    turns = list(LISTED)
+    wanted = render_text(subject.base.tokenizer, silent.contract, turns, add_generation_prompt=True)
+    assert "Be brief" not in wanted
+    assert in_go(found[1], turns) == wanted
+
+
+def test_an_end_token_that_the_tokenizer_has_not_is_no_stop_text(tmp_path: Path) -> None:
+    """Some generation configs name ids of rows that no token has; as text that would be “None”, or nothing at all."""
+    subject = subject_with(TEMPLATE, tmp_path / "base")
+    ends = (subject.contract.end_of_turn_id, 2**20)
+    odd = replace(subject, contract=replace(subject.contract, stop_token_ids=ends))
+    write_modelfile(tmp_path, odd, layout_of(odd, without_bos=False), model=tmp_path / "m.gguf", lora=None)
+    lines = (tmp_path / "Modelfile").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if "stop" in line] == ['PARAMETER stop "<|im_end|>"']
+
+
+def test_a_stop_text_stands_as_it_is_since_ollama_unescapes_nothing(tmp_path: Path) -> None:
+    subject = subject_with(TEMPLATE, tmp_path / "base")
+    subject.base.tokenizer.add_special_tokens({"additional_special_tokens": ["<|a\\b|>"]})
+    ends = (subject.base.tokenizer.convert_tokens_to_ids("<|a\\b|>"),)
+    odd = replace(subject, contract=replace(subject.contract, stop_token_ids=ends))
+    write_modelfile(tmp_path, odd, layout_of(odd, without_bos=False), model=tmp_path / "m.gguf", lora=None)
+    assert 'PARAMETER stop "<|a\\b|>"' in (tmp_path / "Modelfile").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("law", "law"), ("My_Law.v2", "my_law.v2"), ("法律", "model"), ("法律-2", "2"), ("über", "ber")]
+)
+def test_the_name_told_is_one_that_ollama_takes(name: str, known: str) -> None:
+    assert model_name(name) == known
 
 
 def test_export_ollama_writes_a_model_proven_as_gguf_and_its_modelfile(adapted: Adapt, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pangzhu.config import ChatConfig
 from pangzhu.engines import Engine, llamacpp, transformers
 from pangzhu.engines.llamacpp import GgufConverter
 from pangzhu.engines.named_models import ChosenModels, choose_models
+from pangzhu.errors import ResourceError
 from pangzhu.messages import say, text
 from pangzhu.model import read_json
 from pangzhu.preparation import decide_device
@@ -32,8 +33,15 @@ def load_engine(config: ChatConfig, converter: GgufConverter | None = None) -> E
     models = choose_models(config, config.adapter, allow_base_mismatch=config.allow_base_mismatch)
     reason = None if config.engine == "llamacpp" else _why_transformers(config, models, converter)
     if reason is None:
-        say("engine.llamacpp")
-        return llamacpp.load_chosen(models, converter)
+        try:
+            engine = llamacpp.load_chosen(models, converter)
+        except ResourceError as lacking:  # no room for a file that is to be made, no cache that can be written
+            if config.engine == "llamacpp":
+                raise
+            reason = lacking.what
+        else:
+            say("engine.llamacpp")
+            return engine
     say("engine.transformers", reason=reason)
     return transformers.load_chosen(models, config)
 

@@ -24,7 +24,7 @@ from pangzhu.export.gguf_vocab import Vocabulary, adds_bos, file_adds_bos, read_
 from pangzhu.export.llamacpp import GgufReader
 from pangzhu.export.options import ExportConfig
 from pangzhu.export.questions import Question, questions_for
-from pangzhu.export.staging import Export, begin, keep_parity, publish
+from pangzhu.export.staging import Export, alone, begin, keep_parity, publish
 from pangzhu.export.subject import Subject, find_subject
 from pangzhu.export.update import Update, read_updates, shapes_of
 from pangzhu.messages import say, text
@@ -57,7 +57,13 @@ def export(config: ExportConfig) -> Export:
         ModelError: no such base or adapter, or one that GGUF cannot hold.
         UsageError: a number format that needs a program which is not here.
         VerificationError: what was written does not answer as the adapter does; it is not published.
+        LockedError: another process exports into the folder.
     """
+    with alone(config.output_dir):
+        return _export(config)
+
+
+def _export(config: ExportConfig) -> Export:
     subject = find_subject(config)
     _require_quantizer(config.outtype)
     folder = subject.base.source.folder
@@ -69,7 +75,9 @@ def export(config: ExportConfig) -> Export:
     present = _present_base(subject, config)
     layout = _layout(subject, present) if config.format == "ollama" else None
     kind = "/".join((config.format, config.content, config.outtype))
-    staged = begin(config.output_dir, kind, num_bytes=_num_bytes(folder, config))
+    made_of = (*subject.folders, *([present] if present else []))
+    num_bytes = _num_bytes(folder, config, updates, with_model=present is None)
+    staged = begin(config.output_dir, kind, num_bytes=num_bytes, made_of=made_of)
     written = _write(staged, subject, config, vocabulary, updates, present=present)
     if layout:
         ollama.write_modelfile(staged, subject, layout, model=written.model, lora=written.lora)
@@ -183,15 +191,18 @@ def _verify(
 
 
 def _room(questions: list[Question]) -> int:
-    """Tokens of the longest prompt and the longest answer together."""
-    answer = max(parity.LEAST_TOKENS, *(len(question.expected) for question in questions))
-    return max(len(question.prompt) for question in questions) + answer
+    """Tokens of the longest prompt and the longest answer together, and the one behind a given answer."""
+    return max(len(question.prompt) for question in questions) + parity.most_tokens(questions) + 1
 
 
-def _num_bytes(folder: Path, config: ExportConfig) -> int:
-    """What the files will take at the most: two bytes a number, and what is quantized from them."""
-    numbers = sum(math.prod(shape) for shape in shapes_of(folder).values())
-    return numbers * (2 if config.outtype in WRITTEN else 4)
+def _num_bytes(folder: Path, config: ExportConfig, updates: dict[str, Update], *, with_model: bool) -> int:
+    """What the files will take at the most: of a model two bytes a number, and what is quantized from them; of a LoRA file
+    four."""
+    lora = (
+        4 * sum(update.a.numel() + update.b.numel() for update in updates.values()) if config.content == "lora" else 0
+    )
+    numbers = sum(math.prod(shape) for shape in shapes_of(folder).values()) if with_model else 0
+    return lora + numbers * (2 if config.outtype in WRITTEN else 4)
 
 
 def _file_name(name: str) -> str:
@@ -201,7 +212,7 @@ def _file_name(name: str) -> str:
 def _hint(config: ExportConfig, subject: Subject, written: Written) -> str:
     folder = config.output_dir
     if config.format == "ollama":
-        return text("export.use_ollama", folder=folder, name=_file_name(subject.name).lower())
+        return text("export.use_ollama", folder=folder, name=ollama.model_name(subject.name))
     model = folder / written.model.name if written.model_is_own else written.model
     if written.lora:
         return text("export.use_lora", base=model, file=folder / written.lora.name)

@@ -125,13 +125,20 @@ def adds_bos(tokenizer: "PreTrainedTokenizerBase", contract: "PromptContract") -
 
 
 def file_adds_bos(gguf: Path) -> bool:
-    """The same, as a GGUF file says it; without a word, sentencepiece vocabularies do."""
+    """The same, as a GGUF file says it; without a word, sentencepiece vocabularies do.
+
+    Raises:
+        ModelError: it is no GGUF file of a model.
+    """
     from gguf import GGUFReader
 
-    fields = GGUFReader(gguf).fields
-    if "tokenizer.ggml.add_bos_token" in fields:
-        return bool(fields["tokenizer.ggml.add_bos_token"].contents())
-    return bool(fields["tokenizer.ggml.model"].contents() == "llama")
+    try:
+        fields = GGUFReader(gguf).fields
+        if "tokenizer.ggml.add_bos_token" in fields:
+            return bool(fields["tokenizer.ggml.add_bos_token"].contents())
+        return bool(fields["tokenizer.ggml.model"].contents() == "llama")
+    except (OSError, ValueError, LookupError, TypeError) as broken:
+        raise ModelError("error.export.llamacpp", where=str(gguf), reason=str(broken)) from broken
 
 
 def piece_bytes(vocabulary: Vocabulary, token_id: int) -> bytes:

@@ -1,9 +1,10 @@
 """A GGUF file, alone or with a LoRA file on it, asked by the parity gate through llama.cpp (xllamacpp).
 
 llama.cpp's server has no teacher-forced pass. So it decodes greedily and reports each token's log-probability; as long as
-it writes the given answer, these are the answer's. Where it writes another token, the wanted one is pushed in by a bias,
-which changes what is chosen and not what is reported, and it goes on behind it. Of a character that is made of several
-tokens the server reports the last one only; those before it are left out of the figures.
+it writes the given answer, these are the answer's; it is asked for one token more, so that an end which it does not know
+for one is no end. Where it writes another token, the wanted one is pushed in by a bias, which changes what is chosen and
+not what is reported, and it goes on behind it. Of a character that is made of several tokens the server reports the last
+one only; those before it are left out of the figures.
 
 Prompts go in as ids, each computed anew (`pangzhu.engines.llama_server`).
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pangzhu.template import PromptContract
 
 PLACES = 8  # prompts answered side by side: the weights are read once for all of them
+MOST_TOKENS = 16_384  # of all places, unless a single prompt needs more: 200 MB of keys and values for a 0.5B Qwen
 STEP = 256  # tokens, in which llama.cpp counts its context
 PUSH = 1000.0  # nats, onto a token that is wanted
 MOST_PUSHES = 8  # in one answer; what differs more often is no export of this adapter, and the rest tells nothing new
@@ -79,9 +81,12 @@ class LlamaCppVoice:
     def __init__(self, reader: GgufReader) -> None:
         self._reader = reader
         adapters = [reader.lora] if reader.lora else []
-        room = PLACES * (reader.room // STEP + 1) * STEP
+        room = (reader.room // STEP + 1) * STEP
+        self._places = max(1, min(PLACES, MOST_TOKENS // room))
         with _named(reader.file):
-            self._server = LlamaServer(reader.file, adapters, num_slots=PLACES, num_tokens=room, own_template=True)
+            self._server = LlamaServer(
+                reader.file, adapters, num_slots=self._places, num_tokens=self._places * room, own_template=True
+            )
         self._greedy: dict[str, object] = {
             "temperature": 0,
             "cache_prompt": False,
@@ -117,7 +122,7 @@ class LlamaCppVoice:
 
     def score(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> list[Scored]:
         """Each by itself, some side by side."""
-        with ThreadPoolExecutor(PLACES) as pool:
+        with ThreadPoolExecutor(self._places) as pool:
             return list(pool.map(self._score, prompts, answers))
 
     def close(self) -> None:
@@ -127,13 +132,14 @@ class LlamaCppVoice:
     def _score(self, prompt: Ids, answer: Ids) -> Scored:
         """One answer, from one place where the model would write another token to the next."""
         log_probs: list[float | None] = []
-        certain = False
+        certain, ends = False, answer[-1] in self._reader.contract.stop_token_ids
         for number in range(MOST_PUSHES + 1):
             done = len(log_probs)
-            told = self._decode((*prompt, *answer[:done]), len(answer) - done)
+            told = self._decode((*prompt, *answer[:done]), len(answer) - done + 1)
+            goes_on = len(told) > len(answer) - done
             same = _num_alike([token for token, _ in told], answer[done:])
             log_probs += [log_prob for _, log_prob in told[:same]]
-            certain = certain or (number == 0 and same == len(answer))
+            certain = certain or (number == 0 and same == len(answer) and not (ends and goes_on))
             if len(log_probs) == len(answer):
                 break
             wanted = answer[len(log_probs)]

@@ -19,7 +19,7 @@ from pangzhu.export.card import model_card
 from pangzhu.export.options import MergeConfig
 from pangzhu.export.questions import questions_for
 from pangzhu.export.readers import FolderReader
-from pangzhu.export.staging import Export, begin, keep_parity, publish
+from pangzhu.export.staging import Export, alone, begin, keep_parity, publish
 from pangzhu.export.subject import Subject, find_subject
 from pangzhu.export.update import merged_tensors, read_updates, shapes_of
 from pangzhu.messages import say, text
@@ -44,10 +44,16 @@ def merge(config: MergeConfig) -> Export:
     Raises:
         ModelError: no such base or adapter.
         VerificationError: what was written does not answer as the adapter does; it is not published.
+        LockedError: another process exports into the folder.
     """
+    with alone(config.output_dir):
+        return _merge(config)
+
+
+def _merge(config: MergeConfig) -> Export:
     subject = find_subject(config)
     num_bytes = sum(file.stat().st_size for file in weight_files(subject.base.source.folder))
-    staged = begin(config.output_dir, KIND, num_bytes=num_bytes)
+    staged = begin(config.output_dir, KIND, num_bytes=num_bytes, made_of=subject.folders)
     say("export.merging", base=subject.base_name, adapter=subject.name)
     write_merged(subject, staged)
     found = None

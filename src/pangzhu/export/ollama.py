@@ -9,6 +9,7 @@ Sampling is written down too: Ollama's own temperature and repetition penalty wo
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ MARKS = {
 SYSTEM: Role = "system"
 USER: Role = "user"
 ASSISTANT: Role = "assistant"
+NOT_IN_A_NAME = re.compile(r"[^a-z0-9._-]+")  # of a model at Ollama: letters of other scripts are refused
 GREEDY = ("temperature 0", "repeat_penalty 1")
 
 
@@ -150,17 +152,24 @@ def write_modelfile(folder: Path, subject: Subject, layout: Layout, *, model: Pa
     Raises:
         ModelError: a text that a Modelfile cannot hold.
     """
-    tokenizer, contract = subject.base.tokenizer, subject.contract
-    stops = [str(tokenizer.convert_ids_to_tokens(token)) for token in contract.stop_token_ids]
+    contract = subject.contract
+    stops = [str(subject.base.tokenizer.decode([token])) for token in contract.stop_token_ids]
+    if contract.system == "":  # which Ollama takes for none
+        layout = replace(layout, before_first=f"{layout.before_system or ''}{layout.after_system}")
     lines = [
         f"FROM {f'./{model.name}' if model.parent == folder else model}",
         *([f"ADAPTER ./{lora.name}"] if lora else []),
         f"TEMPLATE {_tripled(layout.in_go())}",
         *([f"SYSTEM {_tripled(contract.system)}"] if contract.system is not None else []),
-        *(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops),
+        *(f'PARAMETER stop "{stop}"' for stop in stops if stop),  # some bases name ends that their tokenizer has not
         *(f"PARAMETER {setting}" for setting in GREEDY),
     ]
     storage.write_atomically(folder / MODELFILE, "\n".join(lines) + "\n")
+
+
+def model_name(name: str) -> str:
+    """A name that Ollama takes for a model."""
+    return NOT_IN_A_NAME.sub("-", name.lower()).strip("-._") or "model"
 
 
 def _chat(*, system: bool = False) -> list[Turn]:

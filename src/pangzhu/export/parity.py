@@ -188,7 +188,7 @@ def examine(
     Raises:
         ModelError: the export cannot be loaded.
     """
-    options = GenerationOptions(max_new_tokens=max(LEAST_TOKENS, *(len(question.expected) for question in questions)))
+    options = GenerationOptions(max_new_tokens=most_tokens(questions))
     say("parity.asking", num=len(questions))
     with reference(subject, device) as voice:
         asked = _ask_reference(voice, questions, options)
@@ -208,6 +208,11 @@ def examine(
         tied=export_tied,
         tied_as_base=export_tied == tied,
     )
+
+
+def most_tokens(questions: Sequence[Question]) -> int:
+    """How long an answer may become: one token more than the longest that is expected, to see whether it ends there."""
+    return max(LEAST_TOKENS, *(len(question.expected) + 1 for question in questions))
 
 
 def read(

@@ -2,7 +2,8 @@
 
 Own questions come from the file that the adapter was trained on. Its manifest names it, without its folder, and has its
 sha256: it is looked for beside the adapter, in the folder above, in the current one, and among the packaged examples. Where
-it is nowhere, the general questions are asked alone, and that is said.
+it is nowhere, the general questions are asked alone, and that is said. Of this file rows that cannot be trained on are left
+out, as training did, with a word; in any other that is named they are an error.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangzhu.data import load_dataset
+from pangzhu.data import find_problems, load_dataset
 from pangzhu.data.conversation import Conversation, Turn
-from pangzhu.data.findings import BadRowsError
+from pangzhu.data.findings import BadRowsError, count_bad_rows
 from pangzhu.examples import example
 from pangzhu.export.readers import Ids
 from pangzhu.export.subject import Adapter, Subject
 from pangzhu.messages import say
 from pangzhu.questions import GENERAL
 from pangzhu.storage import sha256_of
-from pangzhu.template import is_plain, render, with_system
+from pangzhu.template import is_plain, render
 from pangzhu.tokenization import IGNORED, Labeller, TokenizedExample, tokenize
 from pangzhu.vetting import is_plain_name
 
@@ -41,7 +42,7 @@ class Question:
         turns: of the conversation, its last answer left out; the contract's system text is not among them.
         prompt: the same as ids, by the adapter's contract.
         expected: the answer of its data, end token included; nothing for general ones.
-        plain: nothing in it had to be neutralised, so a program that neutralises nothing makes the same ids.
+        plain: nothing in the turns had to be neutralised, so a program that neutralises nothing is to make the same ids.
     """
 
     kind: str
@@ -55,25 +56,35 @@ def questions_for(subject: Subject, config: "MergeConfig") -> list[Question]:
     """The questions to ask of an export.
 
     Raises:
-        BadRowsError: a row of the data is bad.
+        BadRowsError: a row of other data than the adapter's is bad.
     """
     general = load_dataset(example(GENERAL_PROMPTS), require_answer=False).conversations[:NUM_GENERAL]
-    own = _own_rows(subject.adapter, config)
-    return [*_own_questions(subject, own), *(_question(subject, row, GENERAL) for row in general)]
+    own, is_trained = _own_rows(subject.adapter, config)
+    questions = _own_questions(subject, own, leave_out=is_trained)
+    return [*questions, *(_question(subject, row, GENERAL) for row in general)]
 
 
-def _own_rows(adapter: Adapter | None, config: "MergeConfig") -> Sequence[Conversation]:
-    """Rows of the adapter's data, taken evenly over the file where there are more than are asked."""
+def _own_rows(adapter: Adapter | None, config: "MergeConfig") -> tuple[Sequence[Conversation], bool]:
+    """Rows of the adapter's data, taken evenly over the file where there are more than are asked; and whether it is the very
+    file that was trained on."""
     if adapter is None:
-        return ()
+        return (), False
     file = config.dataset_path or next(_data_files(adapter), None)
     if file is None:
         say("parity.no_data", name=adapter.manifest.data.get("file", {}).get("name"))
-        return ()
-    rows = load_dataset(file).conversations
+        return (), False
+    is_trained = sha256_of(file) == adapter.manifest.data_sha256
+    dataset = find_problems(file, allow_control_tokens=True) if is_trained else load_dataset(file)
+    rows = dataset.conversations
+    _say_left_out(count_bad_rows(dataset.rejected))
     step = max(1, -(-len(rows) // config.gate_questions))
     say("parity.data", file=file, num=len(range(0, len(rows), step)), total=len(rows))
-    return rows[::step]
+    return rows[::step], is_trained
+
+
+def _say_left_out(num_rows: int) -> None:
+    if num_rows:
+        say("parity.left_out", num=num_rows)
 
 
 def _data_files(adapter: Adapter) -> Iterator[Path]:
@@ -88,12 +99,14 @@ def _data_files(adapter: Adapter) -> Iterator[Path]:
             yield file
 
 
-def _own_questions(subject: Subject, rows: Sequence[Conversation]) -> Iterator[Question]:
+def _own_questions(subject: Subject, rows: Sequence[Conversation], *, leave_out: bool) -> Iterator[Question]:
     labeller = Labeller(subject.base.tokenizer, subject.contract, "last")
     tokenized = tokenize(rows, labeller, max_seq_length=subject.base.context_length)
-    if tokenized.findings:
+    if tokenized.findings and not leave_out:
         raise BadRowsError(tokenized.findings, num_rows=len(rows))
-    for row, labelled in zip(rows, tokenized.examples, strict=True):
+    _say_left_out(count_bad_rows(tokenized.findings))
+    bad = {finding.location for finding in tokenized.findings}
+    for row, labelled in zip([row for row in rows if row.location not in bad], tokenized.examples, strict=True):
         yield _question(subject, row, OWN, _answer(labelled))
 
 
@@ -105,5 +118,4 @@ def _question(subject: Subject, row: Conversation, kind: str, expected: Ids = ()
     tokenizer, contract = subject.base.tokenizer, subject.contract
     prompt = render(tokenizer, contract, row.prompt, add_generation_prompt=True)
     plain = is_plain(tokenizer, contract)
-    texts = [turn.content for turn in with_system(contract, row.prompt)]
-    return Question(kind, tuple(row.prompt), tuple(prompt), expected, all(map(plain, texts)))
+    return Question(kind, tuple(row.prompt), tuple(prompt), expected, all(plain(turn.content) for turn in row.prompt))

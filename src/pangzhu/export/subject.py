@@ -48,8 +48,15 @@ class Subject:
 
     @property
     def base_name(self) -> str:
-        """How the base is named to others: by its public id where it has one."""
-        return self.base.source.public_id or self.base.source.name
+        """How the base is named to others: by its public id where it has one; a folder of this computer without the way to
+        it."""
+        name = self.base.source.name
+        return self.base.source.public_id or (Path(name).name if Path(name).is_absolute() else name)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Of the base and of the adapter."""
+        return (self.base.source.folder, *([self.adapter.folder] if self.adapter else []))
 
     @property
     def template(self) -> str:

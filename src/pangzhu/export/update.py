@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangzhu.adapter import CONFIG, WEIGHTS
-from pangzhu.errors import VerificationError
+from pangzhu.errors import ModelError, VerificationError
 from pangzhu.model import is_tied, read_json
 from pangzhu.sources.folder import weight_files
 
@@ -72,7 +72,8 @@ def read_updates(adapter: Path, base: Path) -> dict[str, Update]:
         base: the folder of its base.
 
     Raises:
-        VerificationError: an update belongs to no weight of the base, and would be lost.
+        VerificationError: an update belongs to no weight of the base, or to one of other sizes, and would be lost.
+        ModelError: it lacks one for a weight that it is to change.
     """
     from safetensors.torch import load_file
 
@@ -80,12 +81,34 @@ def read_updates(adapter: Path, base: Path) -> dict[str, Update]:
     for name, tensor in load_file(adapter / WEIGHTS).items():
         layer, _, part = name.removeprefix(PREFIX).rpartition(".lora_")
         parts[f"{layer}.weight"][part] = tensor.float()
-    if lost := parts.keys() - shapes_of(base).keys():
+    shapes = shapes_of(base)
+    if lost := parts.keys() - shapes.keys():
         raise VerificationError("error.export.no_such_weight", where=str(base), name=min(lost))
     scale = scale_of(adapter)
-    return {
+    updates = {
         name: Update(of["A.weight"], of["B.weight"], scale, of.get("magnitude_vector")) for name, of in parts.items()
     }
+    _require_sizes(updates, shapes, base)
+    _require_every_layer(updates, shapes, adapter)
+    return updates
+
+
+def _require_sizes(updates: Mapping[str, Update], shapes: Mapping[str, tuple[int, ...]], base: Path) -> None:
+    """A sum of other sizes may come about all the same: torch repeats a single row or column."""
+    for name, update in updates.items():
+        sizes = (update.b.shape[0], update.a.shape[1])
+        if sizes != shapes[name]:
+            told = f"{name} ({'×'.join(map(str, sizes))})"
+            raise VerificationError("error.export.no_such_weight", where=str(base), name=told)
+
+
+def _require_every_layer(updates: Mapping[str, Update], shapes: Mapping[str, tuple[int, ...]], adapter: Path) -> None:
+    """The last layers may lack without a trace in the adapter itself (`pangzhu.vetting`)."""
+    targets = read_json(adapter / CONFIG)["target_modules"]
+    wanted = {f".{module}.weight" for module in targets}
+    for name in shapes:
+        if name not in updates and any(map(name.endswith, wanted)):
+            raise ModelError("error.adapter.tensor_missing", where=str(adapter / WEIGHTS), name=name)
 
 
 def shapes_of(base: Path) -> dict[str, tuple[int, ...]]:

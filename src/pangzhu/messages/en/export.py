@@ -21,6 +21,7 @@ MESSAGES = {
     "parity.asking": "Asking the adapter {num} question(s), in float32.",
     "parity.asking_export": "Asking what was written the same: {export}.",
     "parity.data": "The adapter's own questions: {num} of {total} of {file}.",
+    "parity.left_out": "{num} row(s) of it cannot be trained on and are not asked.",
     "parity.no_data": "The data that the adapter was trained on ({name}) is not here, so only general questions are asked; --dataset_path names it.",
     "parity.line": "{cells}",
     "parity.title": "{export} beside the adapter; the mean difference may be {bound:g}",

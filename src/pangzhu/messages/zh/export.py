@@ -21,6 +21,7 @@ MESSAGES = {
     "parity.asking": "正在以 float32 向适配器提 {num} 个问题。",
     "parity.asking_export": "正在向写出的结果提同样的问题：{export}。",
     "parity.data": "适配器自己的问题：{file} 共 {total} 条，取 {num} 条。",
+    "parity.left_out": "其中 {num} 行无法用于训练，不会提问。",
     "parity.no_data": "适配器的训练数据（{name}）不在这里，因此只问通用问题；可用 --dataset_path 指明。",
     "parity.line": "{cells}",
     "parity.title": "{export} 与适配器对照；平均差不得超过 {bound:g}",
