@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.check_scale import MEGABYTE, clauses, text_of
-from pangzhu.checkpoint import METRICS, RUN
+from pangzhu.checkpoint import METRICS, RECORD, RUN
 from pangzhu.config import ModelOptions
 from pangzhu.preparation import prepare_base
 
@@ -30,10 +30,12 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Figures:
-    """What a process took: seconds until it was over or had made its steps, and its peak of resident memory."""
+    """What a process took: seconds until it was over or had made its steps, and its peak of resident memory; of a start also
+    the seconds until its rows were ready, which long rows' steps would hide."""
 
     seconds: float
     peak_megabytes: float
+    ready_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ class Place:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pangzhu", *words], stdout=output, stderr=output, env=environment
             )
-        seconds = None
+        seconds = ready = None
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            if ready is None and metrics.with_name(RECORD).exists():
+                ready = round(time.perf_counter() - started, 1)
             if seconds is None and metrics.exists() and metrics.read_bytes().count(b"\n") >= STEPS:
                 seconds = time.perf_counter() - started
                 process.send_signal(signal.SIGINT)
@@ -73,7 +77,7 @@ class Place:
         if os.waitstatus_to_exitcode(status) not in (0, 128 + signal.SIGINT):
             raise SystemExit(log.read_text(encoding="utf-8"))
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-        return Figures(round(seconds or time.perf_counter() - started, 1), round(usage.ru_maxrss * unit / MEGABYTE))
+        return Figures(round(seconds or time.perf_counter() - started, 1), round(usage.ru_maxrss * unit / MEGABYTE), ready)
 
 
 def main() -> None:

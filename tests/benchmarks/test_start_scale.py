@@ -21,4 +21,6 @@ def test_a_start_is_stopped_after_its_first_steps(model_folder: Callable[[str], 
     assert place.check(rows).seconds > 0
     started = place.start(rows, "out")
     assert started.peak_megabytes > 50
+    assert started.ready_seconds is not None
+    assert 0 < started.ready_seconds <= started.seconds
     assert not (tmp_path / "out" / "adapter_config.json").exists()
