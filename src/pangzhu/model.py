@@ -117,7 +117,7 @@ def _bound_word_cache(tokenizer: "PreTrainedTokenizerBase") -> None:
 
 
 def _forget_copies(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Let go of what a tokenizer was built of: the tokenizers library has it too, and nobody reads it again; 58 MB of a Qwen's."""
+    """Let go of what a tokenizer was built of, 58 MB of a Qwen's: the tokenizers library has it, and nobody reads it again."""
     for name in ("_vocab", "_merges"):
         vars(tokenizer).pop(name, None)
 
