@@ -77,7 +77,9 @@ class Place:
         if os.waitstatus_to_exitcode(status) not in (0, 128 + signal.SIGINT):
             raise SystemExit(log.read_text(encoding="utf-8"))
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-        return Figures(round(seconds or time.perf_counter() - started, 1), round(usage.ru_maxrss * unit / MEGABYTE), ready)
+        return Figures(
+            round(seconds or time.perf_counter() - started, 1), round(usage.ru_maxrss * unit / MEGABYTE), ready
+        )
 
 
 def main() -> None:

@@ -83,7 +83,9 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     post = LlamaServer.ask
 
-    def watched(server: LlamaServer, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def watched(server: LlamaServer, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        if body is None:
+            return dict(post(server, path))
         answer = post(server, path, {**body, "response_fields": (*body["response_fields"], "timings")})
         kept.append({**body, "timings": answer["timings"]})
         return answer
@@ -95,13 +97,15 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 class Scripted:
     """A llama.cpp that says what it is told to say, at most as many tokens at once as it is asked for."""
 
+    context_length = 2048
+
     def __init__(self, *token_ids: int, lost_from: int | None = None, ends_at: Sequence[int] = ()) -> None:
         self.asked: list[int] = []
         self._ids, self._lost_from, self._ends = token_ids, lost_from, ends_at
         self._num_prompt: int | None = None
 
     def continuation(
-        self, prompt: Sequence[int], num_tokens: int, place: Place, options: GenerationOptions
+        self, prompt: Sequence[int], num_tokens: int, place: Place, options: GenerationOptions, **_: object
     ) -> Continuation:
         self._num_prompt = self._num_prompt or len(prompt)
         self.asked.append(num_tokens)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pangzhu.config import ChatConfig
+from pangzhu.config import ChatConfig, GenerationOptions
 from pangzhu.engines import Engine
 from pangzhu.engines.choice import load_engine
 from pangzhu.engines.llamacpp import LlamaCppEngine
@@ -16,7 +16,7 @@ from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import ModelError, ResourceError
 from pangzhu.export.kept import FILE, KeptGguf
 from pangzhu.messages import listening
-from tests.export.conftest import Adapt, Adapted, teach
+from tests.export.conftest import Adapt, Adapted, teach, write_base
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Outcome, Told, ask, vouch_for
 
 pytest.importorskip("xllamacpp")
@@ -183,3 +183,12 @@ def test_transformers_answers_where_llamacpp_does_not_compute_the_base(
     with pytest.raises(ModelError) as refused:
         load(model_name_or_path=str(base), engine="llamacpp")
     assert refused.value.key == "error.export.config"
+
+
+def test_a_context_is_no_longer_than_the_bases_window(load: Load, tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base", "mistral")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps(config | {"sliding_window": 256}), encoding="utf-8")
+    engine, _ = load(model_name_or_path=str(base), engine="llamacpp")
+    assert engine.context_length == 256
+    assert len(engine.generate(list(range(3, 203)), "base", GenerationOptions(max_new_tokens=56)).token_ids) > 0

@@ -60,7 +60,8 @@ def test_a_chat_through_llamacpp_takes_no_memory_for_torch(
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.skipif(machine._has_gpu_driver(), reason="torch is asked for a GPU where there may be one")
-def test_a_chat_with_the_packaged_qwen_takes_less_than_a_gigabyte() -> None:
+def test_a_chat_with_the_packaged_qwen_takes_less_than_a_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PANGZHU_CACHE")  # the packaged models are in the user's own
     words = ["chat", "--model_name_or_path", "packaged:qwen2.5-coder-0.5b-instruct", "--max_new_tokens", "32"]
     done = subprocess.run(
         [sys.executable, "-c", IN_A_FRESH_PROCESS, *words, "--prompt", "What is a lease? " * 40],

@@ -158,8 +158,14 @@ class LlamaServer:
         """Unload the model and end its threads."""
         self._server = None  # xllamacpp's object ends them when it goes
 
-    def ask(self, path: str, body: Mapping[str, object]) -> Any:
-        """What llama.cpp's server answers, as JSON. A broken connection, which Ctrl-C leaves too, tells it to stop.
+    @property
+    def context_length(self) -> int:
+        """Most tokens of one conversation: fewer than were asked for where a base has a window that ends before."""
+        return int(self.ask("/props")["default_generation_settings"]["n_ctx"])
+
+    def ask(self, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """What llama.cpp's server answers, as JSON, to what is posted, or to a plain question without a body. A broken
+        connection, which Ctrl-C leaves too, tells it to stop.
 
         Raises:
             ModelError: it refuses, with its reason, or is closed.
@@ -167,7 +173,7 @@ class LlamaServer:
         connection = HTTPConnection(self.address)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         try:
-            connection.request("POST", path, json.dumps(body), headers)
+            connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, HTTPException, ValueError) as broken:

@@ -66,13 +66,14 @@ class LlamaCppEngine(NamedModels):
     ) -> None:
         super().__init__(base, adapters)
         self._server = server
+        self._context_length = min(_num_tokens(base), server.context_length)
         self._slots = slots
         self._numbers = {adapter.name: number for number, adapter in enumerate(adapters)}
 
     @property
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
-        return _num_tokens(self._base)
+        return self._context_length
 
     def generate(
         self,
