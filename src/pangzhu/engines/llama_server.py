@@ -173,7 +173,9 @@ class LlamaServer:
         connection = HTTPConnection(self.address)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         try:
-            connection.request("GET" if body is None else "POST", path, body and json.dumps(body), headers)
+            connection.request(
+                "GET" if body is None else "POST", path, None if body is None else json.dumps(body), headers
+            )
             response = connection.getresponse()
             answer = json.loads(response.read())
         except (OSError, HTTPException, ValueError) as broken:
