@@ -158,6 +158,13 @@ def test_an_answer_ends_before_a_stop_text(
     assert found == left
 
 
+def test_ends_of_lines_that_are_none_in_events_stay_text(scripted: Callable[..., Scripted]) -> None:
+    said = "a\nb\r\nc\x85d\u2028e\u2029f\x0bg\x1ch"
+    reply = scripted([*said]).server.chat("base", "x", stream=True)
+    assert reply.text == said
+    assert len(reply.body.decode().splitlines()) == reply.body.count(b"\n")
+
+
 def test_an_answer_of_as_many_tokens_as_allowed_says_so(scripted: Callable[..., Scripted]) -> None:
     reply = scripted().server.chat("base", "a b c", max_tokens=2).json
     assert reply["choices"][0]["finish_reason"] == "length"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pangzhu.errors import UsageError
@@ -43,6 +44,12 @@ def raw_or_closed(server: Running, sent: bytes) -> bytes:
         return raw(server, sent)
     except ConnectionError:
         return b""
+
+
+def clients_of(server: Running) -> set[int]:
+    """Ports of those whom the server holds a connection to."""
+    connections = psutil.Process().net_connections("tcp")
+    return {each.raddr.port for each in connections if each.raddr and each.laddr.port == server.port}
 
 
 # --- names and origins: DNS rebinding, cross-site requests ----------------------------------------------------------
@@ -87,6 +94,10 @@ def test_posts_that_a_browser_calls_foreign_are_refused(server: Running, site: s
 )
 def test_what_a_form_could_send_is_refused(server: Running, kind: str) -> None:
     assert server.ask("POST", CHAT, BODY, Content_Type=kind).status == 415
+
+
+def test_the_name_of_json_may_be_written_in_capitals(server: Running) -> None:
+    assert server.ask("POST", CHAT, BODY, Content_Type="Application/JSON; charset=UTF-8").status == 200
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
@@ -189,6 +200,22 @@ def test_a_reader_that_takes_nothing_loses_its_answer(
     connection.close()
 
 
+def test_a_connection_to_a_reader_that_takes_nothing_is_cut_off(
+    scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pangzhu.serve.run.Rules", lambda *given: guard.Rules(*given, reader_seconds=0.3))
+    monkeypatch.setattr(protocol, "CLOSE_SECONDS", 0.3)
+    script = scripted(["x" * 100_000] * 200)
+    script.engine.context_length = 10_000
+    connection = script.server.connection()
+    body = {**BODY, "max_tokens": 5000, "stream": True}
+    connection.request("POST", CHAT, json.dumps(body), {"Content-Type": "application/json"})
+    wait_until(lambda: script.server.metric("pangzhu_answers_at_work") == 1, "the answer has begun")
+    port = connection.sock.getsockname()[1]
+    wait_until(lambda: port not in clients_of(script.server), "the server has let go of the connection")
+    connection.close()
+
+
 def test_a_request_that_takes_too_long_is_ended(
     scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +301,7 @@ def test_unknown_fields_and_those_that_ask_for_nothing_are_ignored(server: Runni
     ("change", "param"),
     [
         ({"messages": []}, "messages"), ({"messages": [{"role": "user"}]}, "messages.0.content"), ({"model": ""}, "model"),
+        ({"temperature": float("nan")}, "temperature"), ({"top_p": float("nan")}, "top_p"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role"), ({"temperature": 3}, "temperature"),
         ({"temperature": -1}, "temperature"), ({"top_p": 0}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
         ({"stop": ["x"] * 5}, "stop"), ({"messages": [{"role": "user", "content": "x"}] * 201}, "messages"),
@@ -295,6 +323,21 @@ def test_a_body_that_is_no_request_is_refused(server: Running, sent: bytes) -> N
         assert json.loads(response.read())["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("prompt", ["", [""], []])
+def test_nothing_cannot_be_continued(server: Running, prompt: object) -> None:
+    assert server.ask("POST", "/v1/completions", {"model": "base", "prompt": prompt}).status == 400
+
+
+def test_no_depth_of_a_schema_breaks_the_server(server: Running) -> None:
+    for depth in range(400, 1000, 20):
+        schema = '{"a":' * depth + "1" + "}" * depth
+        wanted = f'{{"type": "json_schema", "json_schema": {{"schema": {schema}}}}}'
+        body = json.dumps(BODY)[:-1] + f', "response_format": {wanted}}}'
+        with closing(server.connection()) as connection:
+            connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
+            assert connection.getresponse().status in (200, 400)
+
+
 def test_a_conversation_too_long_for_the_model_is_refused(server: Running) -> None:
     reply = server.chat("base", "word " * 100, max_tokens=3)
     assert (reply.status, reply.json["error"]["code"]) == (400, "context_length_exceeded")
@@ -307,6 +350,13 @@ def test_every_fault_has_openais_shape(server: Running, method: str, path: str, 
     reply = server.ask(method, path)
     assert reply.status == status
     assert set(reply.json["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_fault_that_nobody_thought_of_has_openais_shape_too(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shelf, "adapters", lambda _self: (_ for _ in ()).throw(PermissionError("/home/somebody")))
+    reply = server.ask("GET", "/v1/models")
+    assert (reply.status, reply.json["error"]["type"]) == (500, "server_error")
+    assert "somebody" not in reply.body.decode()
 
 
 def test_a_template_in_a_message_is_text(scripted: Callable[..., Scripted]) -> None:
@@ -323,6 +373,14 @@ def test_logs_tell_lengths_and_times_and_nothing_of_what_was_written(capfd: pyte
         assert server.answer("base", "secret question") == "secret answer"
     assert any(line.startswith(f"POST {CHAT} 200 ") for line in said)
     assert "secret" not in "".join(said) + "".join(capfd.readouterr())
+
+
+def test_what_a_terminal_would_obey_is_not_said() -> None:
+    said: list[str] = []
+    with running(ScriptedEngine, said.append) as server:  # type: ignore[arg-type, return-value]
+        assert server.ask("GET", "/%1b]0;gone%07%0aPOST%20/forged%20200").status == 404
+    [line] = [line for line in said if "forged" in line]
+    assert line.startswith("GET /·]0;gone··POST /forged 200 404 ")
 
 
 def test_every_answer_forbids_what_a_browser_might_do_with_it(server: Running) -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pangzhu.errors import ModelError
 from pangzhu.serve import run, streams
 from pangzhu.serve.options import ServeConfig
-from tests.serve.conftest import Scripted, ScriptedEngine, wait_until
+from tests.serve.conftest import Scripted, ScriptedEngine, running, wait_until
 
 
 @pytest.fixture
@@ -59,11 +61,33 @@ def test_a_client_that_leaves_gives_its_place_back(scripted: Callable[..., Scrip
 
 
 @pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/compare"])
+def test_a_client_that_leaves_the_line_makes_room_in_it(scripted: Callable[..., Scripted], route: str) -> None:
+    script = scripted()
+    script.engine.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(script.server.chat, "base", "x") for _ in range(2)]
+        wait_until(lambda: script.engine.at_work == 2, "two are at work")
+        body = {"messages": [{"role": "user", "content": "x"}], "model": "base", "models": ["base"], "stream": True}
+        with closing(script.server.connection()) as connection:
+            connection.request("POST", route, json.dumps(body), {"Content-Type": "application/json"})
+            wait_until(lambda: script.server.metric("pangzhu_answers_waiting") == 1, "one waits")
+        started = time.monotonic()
+        wait_until(lambda: script.server.metric("pangzhu_answers_waiting") == 0, "nobody waits")
+        assert time.monotonic() - started < streams.PING_SECONDS / 2
+        answers.append(pool.submit(script.server.chat, "base", "x"))
+        wait_until(lambda: script.server.metric("pangzhu_answers_waiting") == 1, "another waits")
+        script.engine.gate.set()
+        assert [reply.result().status for reply in answers] == [200, 200, 200]
+
+
+@pytest.mark.usefixtures("narrow")
 def test_a_client_that_leaves_a_comparison_ends_all_its_answers(
     scripted: Callable[..., Scripted], trained: object
 ) -> None:
     script = scripted(["word "] * 100_000, adapter=(f"a={trained.english}", f"b={trained.chinese}"))  # type: ignore[attr-defined]
     script.engine.context_length = 200_000
+    script.engine.gate.wait = lambda timeout=None: bool(time.sleep(0.001))  # type: ignore[method-assign]  # 100 s in all
     body = {"models": ["base", "a", "b"], "messages": [{"role": "user", "content": "x"}], "max_tokens": 100_000}
     connection = script.server.connection()
     connection.request("POST", "/v1/compare", json.dumps(body), {"Content-Type": "application/json"})
@@ -104,6 +128,47 @@ def test_a_fault_on_the_way_is_an_event_of_the_stream(scripted: Callable[..., Sc
     assert "own fault" not in reply.body.decode()
     whole = script.server.chat("base", "x")
     assert (whole.status, whole.json["error"]["type"]) == (500, "server_error")
+
+
+def test_a_panic_of_a_library_is_told_at_once(scripted: Callable[..., Scripted]) -> None:
+    """The tokenizers library's panics are no `Exception`."""
+
+    class PanicError(BaseException):
+        pass
+
+    def panics(*_given: object) -> list[int]:
+        raise PanicError
+
+    script = scripted()
+    script.engine.prompt = panics  # type: ignore[method-assign]
+    reply = script.server.chat("base", "x")
+    assert (reply.status, reply.json["error"]["code"]) == (500, "engine_failed")
+
+
+def test_an_answer_that_fails_is_told_even_where_the_log_cannot_be_written() -> None:
+    """The log's other end may have been closed."""
+    broken = threading.Event()
+
+    def listener(_sentence: str) -> None:
+        if broken.is_set() and threading.current_thread().name.startswith("ThreadPool"):
+            raise BrokenPipeError
+
+    with running(ScriptedEngine, listener) as server:  # type: ignore[arg-type, return-value]
+        engine = server.models.known.engine  # type: ignore[union-attr]
+        engine.prompt = lambda *_given: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+        broken.set()
+        assert server.chat("base", "x").status == 500
+
+
+def test_a_template_that_refuses_the_order_of_roles_refuses_the_request(scripted: Callable[..., Scripted]) -> None:
+    def refuses(*_given: object) -> list[int]:
+        raise ModelError("error.template.refused", reason="roles must alternate")
+
+    script = scripted()
+    script.engine.prompt = refuses  # type: ignore[method-assign]
+    reply = script.server.chat("base", "x")
+    assert (reply.status, reply.json["error"]["param"]) == (400, "messages")
+    assert "roles must alternate" in reply.json["error"]["message"]
 
 
 def test_models_change_only_when_those_at_work_have_finished(

@@ -16,9 +16,9 @@ import anyio
 
 from pangzhu.config import GenerationOptions
 from pangzhu.engines import Answer, EndAnswerError, Engine, Schema
-from pangzhu.errors import UsageError
+from pangzhu.errors import PangzhuError, UsageError
 from pangzhu.messages import say
-from pangzhu.serve.faults import ApiError, refusal, unfit
+from pangzhu.serve.faults import ApiError, is_unfit, refusal, unfit
 from pangzhu.serve.models import Models
 
 Reason = Literal["stop", "length"]
@@ -116,9 +116,9 @@ async def answered(models: Models, wanted: Wanted, threads: Executor) -> AsyncGe
             put(_write(models, wanted, put, left))
         except ApiError as fault:
             put(fault)
-        except Exception as fault:  # noqa: BLE001  # a library's: whoever waits for the answer must be told that none comes
-            say("serve.engine_fault", fault=f"{type(fault).__name__}: {fault}")
+        except BaseException as fault:  # noqa: BLE001  # a library's, or its panic: who waits must be told that no answer comes
             put(refusal(500, "serve.refusal.failed", code="engine_failed"))
+            say("serve.engine_fault", fault=f"{type(fault).__name__}: {fault}")
 
     context = contextvars.copy_context()
     working = loop.run_in_executor(threads, context.run, work)
@@ -150,7 +150,9 @@ def _write(models: Models, wanted: Wanted, put: Callable[[Event], None], left: t
             prompt = wanted.prompt(engine)
             options = _fitting(wanted, len(prompt), engine.context_length)
             answer = engine.generate(prompt, wanted.name, options, write=text.add, schema=wanted.schema)
-        except UsageError as fault:
+        except PangzhuError as fault:
+            if not is_unfit(fault):
+                raise
             raise unfit(fault) from fault
     if answer.broke_off:
         raise refusal(500, "serve.refusal.broke_off", code="not_a_number")

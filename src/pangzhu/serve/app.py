@@ -88,11 +88,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         return await _answer(service, wanted, asked, Reply(asked.model, chat=False), request)
 
     @app.post("/v1/compare", response_model=None, responses=answers(None))
-    async def compare(asked: CompareRequest) -> Response:
+    async def compare(asked: CompareRequest, request: Request) -> Response:
         """Answer one conversation with several models, in one stream of events that tell whose they are."""
         wanted = (_conversation(asked, name) for name in asked.models)
         streams = [told(_counted(service, each), Reply(each.name), with_usage=True) for each in wanted]
-        return await streamed(service.line, merged(streams))
+        return await streamed(request, service.line, merged(streams))
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
@@ -163,7 +163,7 @@ async def _answer(service: Service, wanted: Wanted, asked: Drawing, reply: Reply
     events = _counted(service, wanted)
     if asked.stream:
         with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-        return await streamed(service.line, told(events, reply, with_usage=with_usage))
+        return await streamed(request, service.line, told(events, reply, with_usage=with_usage))
     collected = await unless_left(request, _collected(service.line, events))
     return JSONResponse(reply.whole(*collected)) if collected else Response(status_code=CLIENT_LEFT)
 
@@ -210,6 +210,11 @@ def _handle_faults(app: FastAPI) -> None:
             400, "serve.refusal.invalid", code="invalid_value", param=where, where=where or "body", reason=first["msg"]
         )
         return await known(request, refused)
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, _: Exception) -> JSONResponse:
+        """Starlette raises it again for the log."""
+        return await known(request, refusal(500, "serve.refusal.failed", code="engine_failed"))
 
     @app.exception_handler(HTTPException)
     async def by_status(request: Request, fault: HTTPException) -> JSONResponse:

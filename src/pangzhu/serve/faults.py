@@ -6,7 +6,7 @@ Every sentence comes from the catalogue, in the server's language. What is not t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pangzhu.errors import UsageError
+from pangzhu.errors import PangzhuError, UsageError
 from pangzhu.messages import text
 
 INVALID = "invalid_request_error"
@@ -15,6 +15,7 @@ UNFIT = {  # code and field by the key of what an engine says
     "error.chat.too_long": ("context_length_exceeded", "messages"),
     "error.engine.bad_schema": ("invalid_schema", "response_format"),
     "error.engine.no_schema": ("unsupported", "response_format"),
+    "error.template.refused": ("invalid_value", "messages"),
 }
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -55,7 +56,12 @@ def busy(seconds: int) -> ApiError:
     return ApiError(429, message, "queue_full", headers={"Retry-After": str(seconds)})
 
 
-def unfit(fault: UsageError) -> ApiError:
+def is_unfit(fault: PangzhuError) -> bool:
+    """Whether an engine's fault is the request's own."""
+    return isinstance(fault, UsageError) or fault.key in UNFIT
+
+
+def unfit(fault: PangzhuError) -> ApiError:
     """A request that is well formed and cannot be answered."""
     code, param = UNFIT.get(fault.key, ("invalid_value", None))
     return ApiError(400, f"{fault.what} {fault.fix}", code, param)

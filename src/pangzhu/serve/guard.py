@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pangzhu.data.findings import visible
 from pangzhu.messages import say
 from pangzhu.serve.faults import ApiError, refusal
 
@@ -92,7 +93,7 @@ class Guard:
         except TimeoutError:
             await outlet.refuse(refusal(504, "serve.refusal.too_long", code="timeout"), scope)
         except SlowReaderError:
-            say("serve.slow_reader", path=scope["path"])
+            say("serve.slow_reader", path=visible(scope["path"]))
         finally:
             self._seen(scope["method"], scope["path"], outlet.status, time.monotonic() - started)
 
@@ -107,7 +108,7 @@ class Guard:
             _check_key(headers.get("authorization", ""), self._rules.api_key)
         if (
             scope["method"] == "POST"
-            and headers.get("content-type", "").partition(";")[0].strip() != "application/json"
+            and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json"
         ):
             raise refusal(415, "serve.refusal.not_json", code="unsupported_media_type")
 

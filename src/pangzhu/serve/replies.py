@@ -9,6 +9,9 @@ from pangzhu.serve.answers import Ended
 
 DONE = "data: [DONE]\n\n"
 PING = ": ping\n\n"
+LINE_ENDS = {
+    ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"
+}  # to Python and others, not to server-sent events
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +73,4 @@ def usage(end: Ended) -> dict[str, int]:
 
 def event(content: object) -> str:
     """One server-sent event."""
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(content, ensure_ascii=False).translate(LINE_ENDS)}\n\n"

@@ -11,6 +11,7 @@ import uvicorn
 from pangzhu.adapter import read_manifest
 from pangzhu.config import ChatConfig
 from pangzhu.data import load_dataset
+from pangzhu.data.findings import visible
 from pangzhu.engines import Engine
 from pangzhu.engines.llamacpp import NUM_AT_ONCE
 from pangzhu.errors import UsageError
@@ -63,7 +64,7 @@ def build_server(
 
     def seen(method: str, path: str, status: int, seconds: float) -> None:
         metrics.request(path, status)
-        say("serve.request", method=method, path=path[:80], status=status, seconds=seconds)
+        say("serve.request", method=method, path=visible(path, limit=80), status=status, seconds=seconds)
 
     app = build_app(Service(models, line, metrics, threads, examples))
     guarded = Guard(app, Rules(frozenset(own_names(config)), config.api_key), seen)

@@ -15,10 +15,11 @@ MOST_STOPS = 4
 MOST_COMPARED = 8
 DEFAULT_TOKENS = 512
 
-STRICT = ConfigDict(extra="ignore", strict=True)
+STRICT = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
 MOST_SCHEMA = 20_000  # characters
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Text = Annotated[str, StringConstraints(min_length=1)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 NOT_SERVED: dict[str, tuple[object, ...]] = {  # and the values that ask for nothing
@@ -99,7 +100,11 @@ class AnswerFormat(BaseModel):
     def _require_schema(self) -> Self:
         if (self.type == "json_schema") != (self.json_schema is not None):
             raise ValueError("json_schema")
-        if self.json_schema and len(json.dumps(self.json_schema.content)) > MOST_SCHEMA:
+        try:
+            num_characters = len(json.dumps(self.json_schema.content)) if self.json_schema else 0
+        except RecursionError as deep:
+            raise ValueError("json_schema") from deep
+        if num_characters > MOST_SCHEMA:
             raise ValueError(f"more than {MOST_SCHEMA} characters")
         return self
 
@@ -215,7 +220,7 @@ class CompletionRequest(Drawing):
     """`POST /v1/completions`: a text to be continued, with no template around it."""
 
     model: Name
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)]
 
     @property
     def text(self) -> str:

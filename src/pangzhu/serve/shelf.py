@@ -4,7 +4,7 @@ A request names an adapter, never a place: a name is looked up among what lies h
 manifest directly below the one that was given. No link out of it is followed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pangzhu.adapter import MANIFEST
@@ -12,13 +12,18 @@ from pangzhu.engines.named_models import BASE, NAME, named_folders
 from pangzhu.errors import UsageError
 from pangzhu.sources.folder import is_device_name
 
+State = tuple[int, int, int]
+Contents = frozenset[tuple[str, State | None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Lying:
-    """An adapter that lies here: its folder, and by what it is known to be the same as before."""
+    """An adapter that lies here: its folder, and by what it is known to be the same as before. One that was found faulty may be
+    half copied, its manifest before the rest: whether it has changed since, the state of all its files tells."""
 
     folder: Path
-    state: tuple[int, int]
+    state: State
+    contents: Contents = field(compare=False)
 
 
 class Shelf:
@@ -41,24 +46,36 @@ class Shelf:
 
     def adapters(self) -> dict[str, Lying]:
         """What lies here now. Where a folder in it is called as one that was named, the latter counts."""
-        found = {entry.name: entry for entry in sorted(self._folder.iterdir())} if self._folder else {}
-        inside = {name: entry for name, entry in found.items() if _is_name(name) and not entry.is_symlink()}
-        lying = {}
-        for name, folder in {**inside, **self._named}.items():
-            state = _state(folder)
-            if state is not None:
-                lying[name] = Lying(folder, state)
-        return lying
+        inside = {entry.name: entry for entry in self._entries() if _is_name(entry.name) and not entry.is_symlink()}
+        found = {name: _lying(folder) for name, folder in {**inside, **self._named}.items()}
+        return {name: lying for name, lying in found.items() if lying}
+
+    def _entries(self) -> list[Path]:
+        """Of the folder; none where it has gone."""
+        try:
+            return sorted(self._folder.iterdir()) if self._folder else []
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
 
 def _is_name(name: str) -> bool:
     return bool(NAME.fullmatch(name)) and name != BASE and not is_device_name(name)
 
 
-def _state(folder: Path) -> tuple[int, int] | None:
-    """Of its manifest, which is written last; None where there is none."""
+def _lying(folder: Path) -> Lying | None:
+    """What lies in a folder; None where there is no manifest, which is written last."""
+    state = _state(folder / MANIFEST)
     try:
-        found = (folder / MANIFEST).stat()
+        contents = frozenset((file.name, _state(file)) for file in folder.iterdir())
+    except OSError:  # it has gone, or is no folder
+        return None
+    return Lying(folder, state, contents) if state else None
+
+
+def _state(file: Path) -> State | None:
+    """By what a file is known to be the same; None where there is none."""
+    try:
+        found = file.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -45,8 +45,9 @@ class EventStream(StreamingResponse):
             await _close(self._first, self._told)
 
 
-async def streamed(line: Line, told: AsyncGenerator[str]) -> EventStream:
-    """A response of server-sent events. A fault before the first of them is raised, so that it has a status of its own.
+async def streamed(request: Request, line: Line, told: AsyncGenerator[str]) -> EventStream:
+    """A response of server-sent events. A fault before the first of them is raised, so that it has a status of its own;
+    who leaves before it leaves the line too.
 
     Raises:
         ApiError: the line is full, or there is no such answer.
@@ -54,7 +55,7 @@ async def streamed(line: Line, told: AsyncGenerator[str]) -> EventStream:
     told = _in_place(line, told)
     first = asyncio.ensure_future(anext(told))
     try:
-        await asyncio.wait({first}, timeout=PING_SECONDS)
+        await unless_left(request, asyncio.wait({first}, timeout=PING_SECONDS))
         if first.done():
             first.result()
     except BaseException:
@@ -97,6 +98,7 @@ async def merged(sources: Sequence[AsyncGenerator[str]]) -> AsyncGenerator[str]:
                 num_open -= 1
             else:
                 yield piece
+        await asyncio.gather(*draining)  # what else one of them raised
     finally:
         for task in draining:
             task.cancel()

@@ -10,6 +10,7 @@ MESSAGES = {
     "serve.slow_reader": "An answer was given up: nobody took it ({path}).",
     "serve.refusal.busy": "All places are taken; come back in {seconds} s.",
     "serve.refusal.no_such_model": "There is no model “{name}”; GET /v1/models lists them.",
+    "serve.refusal.not_usable": "“{name}” is here and cannot be used; the server's own log tells why.",
     "serve.refusal.stopping": "The server is stopping.",
     "serve.refusal.failed": "The model could not answer; the server's own log tells why.",
     "serve.refusal.broke_off": "The answer broke off: the model's probabilities were no numbers.",

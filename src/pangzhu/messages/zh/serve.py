@@ -10,6 +10,7 @@ MESSAGES = {
     "serve.slow_reader": "有一个回答无人接收，已放弃（{path}）。",
     "serve.refusal.busy": "位置已满，请 {seconds} 秒后再来。",
     "serve.refusal.no_such_model": "没有名为“{name}”的模型；GET /v1/models 列出全部模型。",
+    "serve.refusal.not_usable": "“{name}”在这里，但不能使用，原因见服务自己的日志。",
     "serve.refusal.stopping": "服务正在停止。",
     "serve.refusal.failed": "模型没能作答，原因见服务自己的日志。",
     "serve.refusal.broke_off": "回答中断：模型给出的概率不是数。",
