@@ -27,8 +27,6 @@ from pangzhu.serve.run import build_server, open_port
 from tests.conftest import silently
 from tests.use_helpers import Trained
 
-pytest_plugins = ["tests.use_fixtures"]
-
 KEY = "a key of enough letters"
 SECONDS = 10.0
 

@@ -11,6 +11,8 @@ import pytest
 from tests.serve.conftest import Running, Scripted
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS, Trained
 
+pytest_plugins = ["tests.use_fixtures"]
+
 pytestmark = pytest.mark.usefixtures("one_core")
 
 TAUGHT = {"english": ENGLISH, "chinese": CHINESE}

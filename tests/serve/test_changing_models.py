@@ -20,6 +20,8 @@ from tests.conftest import silently
 from tests.serve.conftest import ScriptedEngine, wait_until
 from tests.use_helpers import Trained
 
+pytest_plugins = ["tests.use_fixtures"]
+
 UNLOADABLE = ModelError("error.adapter.unloadable", reason="it is in /home/somebody")
 
 

@@ -17,6 +17,8 @@ from openai import AsyncOpenAI, OpenAI
 from tests.serve.conftest import Running
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS
 
+pytest_plugins = ["tests.use_fixtures"]
+
 pytestmark = pytest.mark.usefixtures("one_core")
 
 PAGES = sorted((Path(__file__).resolve().parents[2] / "docs").glob("serve*.md"))

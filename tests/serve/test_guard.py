@@ -17,6 +17,8 @@ from pangzhu.serve.run import own_names
 from pangzhu.serve.shelf import Shelf
 from tests.serve.conftest import KEY, SECONDS, Running, Scripted, ScriptedEngine, running, wait_until
 
+pytest_plugins = ["tests.use_fixtures"]
+
 CHAT = "/v1/chat/completions"
 BODY = {"model": "base", "messages": [{"role": "user", "content": "x"}]}
 

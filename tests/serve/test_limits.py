@@ -16,6 +16,8 @@ from pangzhu.serve import run, streams
 from pangzhu.serve.options import ServeConfig
 from tests.serve.conftest import Scripted, ScriptedEngine, running, wait_until
 
+pytest_plugins = ["tests.use_fixtures"]
+
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ import pytest
 from tests.serve.conftest import Running, wait_until
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS
 
+pytest_plugins = ["tests.use_fixtures"]
+
 pytestmark = pytest.mark.usefixtures("one_core")
 
 NUM_CLIENTS = 50

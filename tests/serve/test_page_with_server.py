@@ -12,6 +12,8 @@ from tests.browser.chromium import CHROMIUM, FLAGS, NEEDS_CHROMIUM
 from tests.serve.conftest import KEY, Running, Scripted, wait_until
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS
 
+pytest_plugins = ["tests.use_fixtures"]
+
 pytestmark = [pytest.mark.early, NEEDS_CHROMIUM]
 
 

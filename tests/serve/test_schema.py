@@ -13,6 +13,8 @@ from pangzhu.config import ChatConfig
 from pangzhu.engines import Engine
 from tests.serve.conftest import Running, Scripted, ScriptedEngine, running
 
+pytest_plugins = ["tests.use_fixtures"]
+
 load_all_checks()
 # What fits the schema may still be refused: a model that is not here, an answer longer than its context.
 KEPT = [check for check in CHECKS.get_all() if check.__name__ != "positive_data_acceptance"]
