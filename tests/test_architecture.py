@@ -254,7 +254,6 @@ SWALLOWERS = {  # where anything may be caught and goes no further, and why
     "cli/__init__.py": "the one place where nothing may pass: it is told and gives the exit code",
     "doctor/compute.py": "whatever importing torch raises is the finding",
     "serve/answers.py": "whoever waits for the answer must be told that none comes",
-    "serve/models.py": "whatever an adapter breaks, the others go on without it",
     "serve/models.py": "an adapter that cannot be loaded is told and refused by name, and the others go on",
     "sources/probe.py": "whatever went wrong, the hub was not reached",
     "trial/child.py": "what a template raises is told where it is used",
