@@ -25,6 +25,7 @@ from pangzhu.model import (
     load_base,
     load_tokenizer,
     num_parameters,
+    read_config,
     read_json,
     trainable_parameters,
 )
@@ -382,3 +383,11 @@ def test_a_config_that_no_plain_model_has_is_refused(change: dict[str, Any], key
     with pytest.raises(ModelError) as refused:
         load_base(folder, precision="float32")
     assert refused.value.key == key
+
+
+def test_a_config_that_its_family_cannot_read_is_told(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "nobody's"}), encoding="utf-8")
+    with pytest.raises(ModelError) as refused:
+        read_config(folder)
+    assert (refused.value.key, refused.value.where) == ("error.model.file_unreadable", str(folder / "config.json"))

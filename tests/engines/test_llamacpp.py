@@ -1,6 +1,7 @@
 """The llama.cpp engine: the same answers as transformers gives, each adapter's its own, whole characters, and a clean end."""
 
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -231,6 +232,32 @@ def test_a_server_that_gives_nothing_is_an_error_and_no_endless_wait(
     with pytest.raises(ModelError) as refused:
         ask(quick, BASE, "one?")
     assert refused.value.key == "error.engine.llamacpp_refused"
+
+
+def test_what_llamacpp_refuses_is_told_with_its_reason(quick: LlamaCppEngine) -> None:
+    with pytest.raises(ModelError) as refused:
+        quick._server.ask("/completion", {"prompt": [10**9], "n_predict": 1})
+    assert refused.value.key == "error.engine.llamacpp_refused"
+    assert refused.value.values["reason"]
+
+
+def test_a_llamacpp_that_is_not_there_is_told(quick: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    monkeypatch.setattr(LlamaServer, "address", f"127.0.0.1:{port}")
+    with pytest.raises(ModelError) as refused:
+        quick._server.ask("/props")
+    assert refused.value.key == "error.engine.llamacpp_refused"
+
+
+def test_a_schema_that_llamacpp_refuses_is_the_askers_fault(trained: Trained) -> None:
+    class Refusing(Scripted):
+        def continuation(self, *_: object, **__: object) -> Continuation:
+            raise ModelError("error.engine.llamacpp_refused", reason="no grammar")
+
+    with pytest.raises(UsageError) as refused:
+        scripted(trained, Refusing()).generate([5], BASE, GREEDY, schema={"type": "object"})
+    assert (refused.value.key, refused.value.values["reason"]) == ("error.engine.bad_schema", "no grammar")
 
 
 # --- streaming and giving up -------------------------------------------------------------------------------------
