@@ -22,7 +22,8 @@ from pangzhu.choices import choice_log_probs, spell_choices
 from pangzhu.config import ModelOptions
 from pangzhu.data import load_dataset
 from pangzhu.data.conversation import Conversation, Location, Turn
-from pangzhu.engines.transformers import BASE, TransformersEngine, load_engine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine, load_engine
 from pangzhu.examples import example
 from pangzhu.fast.memory import bound_kernel_caches
 from pangzhu.fast.path import FastPath

@@ -14,7 +14,8 @@ from pangzhu.chat import ChatAnswer, Session, converse
 from pangzhu.config import ChatConfig, GenerationOptions
 from pangzhu.data.conversation import Turn
 from pangzhu.engines import Answer, Write
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import UsageError
 from pangzhu.messages import listening
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, Outcome, Told, Trained

@@ -15,7 +15,8 @@ from pangzhu.choices import (
 )
 from pangzhu.data.conversation import Conversation
 from pangzhu.data.findings import BadRowsError
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import DataError
 from pangzhu.questions import choices_of
 from tests.conftest import conversation

@@ -13,7 +13,8 @@ from pangzhu.compare import ComparedRow, Comparison, Score, ask, compare
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.engines import Answer
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import DataError, PangzhuError
 from pangzhu.examples import example
 from pangzhu.intervals import wilson_interval

@@ -17,7 +17,7 @@ from pangzhu.data import load_dataset
 from pangzhu.data.conversation import Conversation
 from pangzhu.demo import DemoResult, demo_recipe, first_wordings, longest_answer, questions, run
 from pangzhu.engines import Answer
-from pangzhu.engines.transformers import BASE
+from pangzhu.engines.named_models import BASE
 from pangzhu.errors import VerificationError
 from pangzhu.examples import example
 from pangzhu.messages import listening, set_language

@@ -11,7 +11,8 @@ from pangzhu.config import GenerationOptions
 from pangzhu.data.conversation import Conversation
 from pangzhu.drift import ANSWERS, measure_drift
 from pangzhu.engines import Answer
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import DataError
 from pangzhu.fast.path import PLACES_A_CHUNK
 from tests.conftest import conversation

@@ -17,7 +17,8 @@ from pangzhu.data.conversation import Conversation, Turn
 from pangzhu.data.findings import BadRowsError
 from pangzhu.drift import Drift
 from pangzhu.engines import Answer
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import DataError, UsageError
 from pangzhu.evaluate import Evaluation, Measured, evaluate, measure, measure_formats
 from pangzhu.intervals import Estimate, Share

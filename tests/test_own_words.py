@@ -8,7 +8,8 @@ import pytest
 
 from pangzhu import own_words
 from pangzhu.config import ModelOptions, TrainConfig
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import DataError
 from pangzhu.model import load_base
 from pangzhu.own_words import BEGINNING, add_own_words

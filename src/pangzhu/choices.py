@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from pangzhu.batching import lay_end_to_end
 from pangzhu.data.conversation import Turn
 from pangzhu.data.findings import BadRowsError
-from pangzhu.engines.transformers import BASE
+from pangzhu.engines.named_models import BASE
 from pangzhu.errors import DataError
 from pangzhu.intervals import Share, shares_of
 from pangzhu.messages import text

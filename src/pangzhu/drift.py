@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pangzhu.batching import MicroBatch, lay_end_to_end
 from pangzhu.config import GenerationOptions
 from pangzhu.data.conversation import Location
-from pangzhu.engines.transformers import BASE
+from pangzhu.engines.named_models import BASE
 from pangzhu.intervals import Estimate, bootstrap_mean
 from pangzhu.messages import say
 from pangzhu.own_words import answers_of_base, as_example

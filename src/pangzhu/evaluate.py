@@ -24,7 +24,8 @@ from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.data.findings import BadRowsError, Finding
 from pangzhu.drift import Drift, measure_drift
-from pangzhu.engines.transformers import BASE, load_engine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import load_engine
 from pangzhu.fast.memory import bound_kernel_caches
 from pangzhu.intervals import Share, shares_of, shown_nats, shown_percent, shown_share
 from pangzhu.json_text import to_json

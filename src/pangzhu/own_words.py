@@ -21,7 +21,8 @@ from pangzhu import machine, storage
 from pangzhu.batching import lay_end_to_end
 from pangzhu.config import GenerationOptions, TrainConfig
 from pangzhu.decisions import bound_caches, choose_precision
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.errors import DataError
 from pangzhu.measured_rows import joined_rows
 from pangzhu.messages import say

@@ -4,7 +4,8 @@ import pytest
 
 from benchmarks.eval_speed import draw_items, work_of_items
 from pangzhu.choices import check_choices
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from tests.use_helpers import Trained
 
 pytestmark = pytest.mark.usefixtures("one_core")

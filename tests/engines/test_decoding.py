@@ -22,7 +22,8 @@ from pangzhu.engines.decoding import (
     batches,
     write_in_rounds,
 )
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.fast.prefix import common_length
 from pangzhu.model import cache_name
 from tests.conftest import FAMILIES

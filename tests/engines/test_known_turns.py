@@ -12,7 +12,8 @@ from pangzhu.data.conversation import Turn
 from pangzhu.engines import Answer, known_turns
 from pangzhu.engines.decoding import _NumbersOnly
 from pangzhu.engines.known_turns import KnownTurns
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.fast.prefix import common_length
 from tests.conftest import FAMILIES, build_model
 from tests.use_helpers import CHINESE, ENGLISH, GREEDY, ask, load

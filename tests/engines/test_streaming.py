@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from pangzhu.engines import REPLACEMENT
+from pangzhu.engines.named_models import BASE
 from pangzhu.engines.streaming import Characters, as_text
-from pangzhu.engines.transformers import BASE, TransformersEngine
+from pangzhu.engines.transformers import TransformersEngine
 from pangzhu.template import PromptContract
 from tests.conftest import TEMPLATE, build_tokenizer
 from tests.use_helpers import GREEDY

@@ -13,8 +13,9 @@ from pangzhu import machine
 from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.data.conversation import Turn
 from pangzhu.engines import visible
+from pangzhu.engines.named_models import BASE
 from pangzhu.engines.streaming import Characters
-from pangzhu.engines.transformers import BASE, TransformersEngine, _precision, _Streamer, load_engine
+from pangzhu.engines.transformers import TransformersEngine, _precision, _Streamer, load_engine
 from pangzhu.errors import ModelError, UsageError
 from pangzhu.messages import listening
 from pangzhu.model import BaseFingerprint, base_fingerprint, load_base

@@ -53,7 +53,7 @@ def eval_(config: CompareConfig) -> Rendered:
 def _write_report(found: "Comparison", output_dir: Path, adapters: tuple[str, ...]) -> None:
     """The report; and of one adapter the card that says the same, for its owner to put into its folder."""
     from pangzhu.card import OWN_FILE, write_card
-    from pangzhu.engines.transformers import named_folders
+    from pangzhu.engines.named_models import named_folders
     from pangzhu.report.build import REPORT, build_page, write_report
     from pangzhu.report.figures import Asked
 

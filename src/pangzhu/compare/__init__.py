@@ -24,7 +24,8 @@ from pangzhu.compare.rows import ComparedRow
 from pangzhu.config import CompareConfig, GenerationOptions
 from pangzhu.data import load_dataset
 from pangzhu.engines import Answer
-from pangzhu.engines.transformers import BASE, load_engine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import load_engine
 from pangzhu.messages import say
 from pangzhu.questions import choices_of, format_of, kind_of
 

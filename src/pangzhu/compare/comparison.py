@@ -12,7 +12,7 @@ from pangzhu.compare import tables
 from pangzhu.compare.figures import MEASURES, Detail, Gain, Measure, Score, detail_of, gain_of, score_of
 from pangzhu.compare.rows import ComparedRow
 from pangzhu.condition import Condition
-from pangzhu.engines.transformers import BASE
+from pangzhu.engines.named_models import BASE
 from pangzhu.intervals import Share
 from pangzhu.measures import normalized
 from pangzhu.messages import text

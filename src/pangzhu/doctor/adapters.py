@@ -3,7 +3,7 @@
 from pangzhu.adapter import Manifest, verify_files
 from pangzhu.config import DoctorConfig
 from pangzhu.doctor.diagnosis import Examination, Fact, from_error
-from pangzhu.engines.transformers import named_folders
+from pangzhu.engines.named_models import named_folders
 from pangzhu.errors import ModelError
 from pangzhu.messages import text
 

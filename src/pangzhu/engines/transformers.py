@@ -18,10 +18,7 @@ from pangzhu.config import GenerationOptions, ModelOptions
 from pangzhu.engines import Answer, EndAnswerError, Schema, Write
 from pangzhu.engines.decoding import batches, write_in_rounds
 from pangzhu.engines.known_turns import KnownTurns
-from pangzhu.engines.named_models import BASE as BASE  # these three are names of this engine to everybody above
-from pangzhu.engines.named_models import ChosenModels, NamedModels, choose_models
-from pangzhu.engines.named_models import LoadedAdapter as LoadedAdapter
-from pangzhu.engines.named_models import named_folders as named_folders
+from pangzhu.engines.named_models import BASE, ChosenModels, LoadedAdapter, NamedModels, choose_models
 from pangzhu.engines.streaming import Characters
 from pangzhu.errors import ModelError, UsageError
 from pangzhu.model import context_length, load_base

@@ -8,7 +8,6 @@ Left to others: the files themselves (`pangzhu.export.gguf_file`), the Modelfile
 (`pangzhu.export.parity`). Try it: `pangzhu export gguf --adapter my-lora --output_dir my-gguf`.
 """
 
-import math
 import re
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ from pangzhu.export.options import ExportConfig
 from pangzhu.export.questions import Question, questions_for
 from pangzhu.export.staging import Export, alone, begin, keep_parity, publish
 from pangzhu.export.subject import Subject, find_subject
-from pangzhu.export.update import Update, read_updates, shapes_of
+from pangzhu.export.update import Update, num_numbers, read_updates
 from pangzhu.messages import say, text
 from pangzhu.template import with_system
 
@@ -201,7 +200,7 @@ def _num_bytes(folder: Path, config: ExportConfig, updates: dict[str, Update], *
     lora = (
         4 * sum(update.a.numel() + update.b.numel() for update in updates.values()) if config.content == "lora" else 0
     )
-    numbers = sum(math.prod(shape) for shape in shapes_of(folder).values()) if with_model else 0
+    numbers = num_numbers(folder) if with_model else 0
     return lora + numbers * (2 if config.outtype in WRITTEN else 4)
 
 

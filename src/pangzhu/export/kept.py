@@ -10,7 +10,6 @@ Left to others: the files themselves (`pangzhu.export.gguf_file`), who asks for 
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from pangzhu.export.gguf_family import Architecture
 from pangzhu.export.gguf_file import write_lora, write_model
 from pangzhu.export.gguf_vocab import read_vocabulary
 from pangzhu.export.subject import Adapter, Subject
-from pangzhu.export.update import read_updates, shapes_of
+from pangzhu.export.update import num_numbers, read_updates
 from pangzhu.messages import say
 from pangzhu.model import base_fingerprint
 from pangzhu.preparation import PreparedBase
@@ -103,8 +102,7 @@ def _folder(kind: str, made_of: object) -> Path:
 
 def _num_bytes(base: PreparedBase) -> int:
     """Of its Q8_0."""
-    numbers = sum(math.prod(shape) for shape in shapes_of(base.source.folder).values())
-    return numbers * BYTES_OF_BLOCK // NUMBERS_IN_BLOCK
+    return num_numbers(base.source.folder) * BYTES_OF_BLOCK // NUMBERS_IN_BLOCK
 
 
 def _is_whole(folder: Path) -> bool:

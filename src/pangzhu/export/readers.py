@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pangzhu.config import Device, GenerationOptions, ModelOptions
 from pangzhu.data.conversation import Location, Turn
-from pangzhu.engines.transformers import BASE, TransformersEngine, load_engine
+from pangzhu.engines.named_models import BASE
+from pangzhu.engines.transformers import TransformersEngine, load_engine
 from pangzhu.own_words import as_example
 from pangzhu.plan import MAX_TOKEN_BUDGET
 

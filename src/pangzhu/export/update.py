@@ -125,6 +125,11 @@ def shapes_of(base: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def num_numbers(base: Path) -> int:
+    """Of all tensors of a base, one that is tied counted once."""
+    return sum(map(math.prod, shapes_of(base).values()))
+
+
 def merged_tensors(file: Path, names: Container[str], updates: Mapping[str, Update]) -> "Iterator[MergedTensor]":
     """The tensors of one file of a base, with what an adapter adds to them.
 

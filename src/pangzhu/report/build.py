@@ -8,7 +8,7 @@ from pangzhu import checkpoint, storage
 from pangzhu.adapter import BaseRecord
 from pangzhu.compare.rows import ComparedRow
 from pangzhu.engines import visible
-from pangzhu.engines.transformers import BASE
+from pangzhu.engines.named_models import BASE
 from pangzhu.intervals import NOTHING
 from pangzhu.messages import say, text
 from pangzhu.questions import kind_name

@@ -10,7 +10,7 @@ from pangzhu.compare.figures import Gain
 from pangzhu.compare.tables import shown_likeness
 from pangzhu.condition import Condition
 from pangzhu.drift import Drift
-from pangzhu.engines.transformers import BASE
+from pangzhu.engines.named_models import BASE
 from pangzhu.intervals import NOTHING, shown_nats, shown_percent, shown_share
 from pangzhu.messages import text
 from pangzhu.questions import kind_name
