@@ -1,6 +1,7 @@
 """Bounds: places, the line before them, clients that leave, models that change under those at work, the end."""
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pangzhu.config import ChatConfig
+from pangzhu.engines import Engine
 from pangzhu.errors import ModelError
+from pangzhu.messages import listening
 from pangzhu.serve import run, streams
 from pangzhu.serve.options import ServeConfig
 from tests.serve.conftest import Scripted, ScriptedEngine, running, wait_until
@@ -213,3 +217,25 @@ def test_memory_does_not_grow_with_paths_that_are_no_routes(scripted: Callable[.
     told = server.ask("GET", "/metrics").body.decode()
     assert 'pangzhu_requests_total{route="other",status="404"} 20.0' in told
     assert "/nothing" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_with_its_models_unloaded(number: signal.Signals) -> None:
+    engines: list[ScriptedEngine] = []
+    said: list[str] = []
+
+    def load(config: ChatConfig) -> Engine:
+        engines.append(ScriptedEngine(config))
+        return engines[-1]  # type: ignore[return-value]
+
+    def hear(sentence: str) -> None:
+        said.append(sentence)
+        if sentence.startswith("Open at"):
+            threading.Timer(1.0, signal.raise_signal, [number]).start()
+
+    before = signal.getsignal(signal.SIGTERM)
+    with listening(hear):
+        run.serve(ServeConfig(port=0), load)
+    assert said[-1] == "Stopped."
+    assert engines[0].closed
+    assert signal.getsignal(signal.SIGTERM) == before

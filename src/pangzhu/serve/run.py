@@ -1,9 +1,10 @@
 """Open the port and serve until asked to stop."""
 
+import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import psutil
 import uvicorn
@@ -50,9 +51,21 @@ def serve(config: ServeConfig, load: Callable[[ChatConfig], Engine]) -> None:
         say("serve.open", address=f"http://{f'[{host}]' if ':' in host else host}:{number}")
         with ThreadPoolExecutor(NUM_THREADS) as threads:
             server = build_server(config, models, threads, examples)
-            with suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed
+            with _stopped_by_signals():
                 server.run(sockets=[port])
         say("serve.closed")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM end the block and no more: uvicorn closes its connections and then sends itself the signal
+    again, which would end the process before models are unloaded."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build_server(
