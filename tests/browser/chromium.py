@@ -5,8 +5,10 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 WIDTHS = (390, 1440)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -18,3 +20,12 @@ STICKING_OUT = """() => [...document.querySelectorAll('body *')].filter(element 
   const scrolled = element.closest('.scroll, pre, svg');
   return box.width > 0 && !scrolled && (box.right > document.documentElement.clientWidth + 1 || box.left < -1);
 }).map(element => element.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for a file of tests."""
+    with sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()

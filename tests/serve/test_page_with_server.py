@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.chat_page import ask, compare, ended
-from tests.browser.chromium import CHROMIUM, FLAGS, NEEDS_CHROMIUM
+from tests.browser.chromium import NEEDS_CHROMIUM
 from tests.serve.conftest import KEY, Running, Scripted, wait_until
 from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS
 
-pytest_plugins = ["tests.use_fixtures"]
+pytest_plugins = ["tests.use_fixtures", "tests.browser.chromium"]
 
 pytestmark = [pytest.mark.early, NEEDS_CHROMIUM]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playing:
-        chromium = playing.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
