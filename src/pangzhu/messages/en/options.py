@@ -69,7 +69,7 @@ MESSAGES = {
     "option.draw_seed": "The same number draws the same answer again; unset = another one each time.",
     "option.adapter": "Adapter folder, DIR or NAME=DIR; may be given several times. Not given: the base model alone.",
     "option.prompt": "Ask this one question and leave. Not given: a conversation.",
-    "option.engine": "Who computes the answers; auto = llama.cpp on a CPU where it is installed and has its files, else transformers.",
+    "option.engine": "Who computes the answers; auto = llama.cpp on a CPU where it is installed and computes this base, else transformers.",
     "option.allow_base_mismatch": "Load an adapter although it was trained on another base model.",
     "option.max_questions": "Most questions taken from the file. Not given: all.",
     "option.fail_under": "Least share of right answers, from 0 to 1, as KIND=SHARE; a share alone is that of the taught questions. Where an adapter falls short, the exit code is 8. May be given several times.",

@@ -60,7 +60,7 @@ MESSAGES = {
     "option.draw_seed": "同一个数抽出同样的回答；不给时每次不同。",
     "option.adapter": "适配器文件夹，写作 DIR 或 名称=DIR；可以给多次。不给时只用基座模型。",
     "option.prompt": "只问这一个问题就退出。不给时进入对话。",
-    "option.engine": "由谁来计算回答；auto = 在 CPU 上，只要装了 llama.cpp、文件也齐全，就用它，否则用 transformers。",
+    "option.engine": "由谁来计算回答；auto = 在 CPU 上，只要装了 llama.cpp、它又能算这个基座，就用它，否则用 transformers。",
     "option.allow_base_mismatch": "适配器是在别的基座模型上训练的，也照样加载。",
     "option.max_questions": "最多取文件中的多少个问题。不给时全部都用。",
     "option.fail_under": "答对的最低比例，0 到 1，写作 类别=比例；只写比例则指教过的问题。有适配器达不到时退出码为 8。可以给多次。",
