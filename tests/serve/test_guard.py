@@ -168,7 +168,8 @@ def test_a_body_that_does_not_come_is_given_up(
 ) -> None:
     monkeypatch.setattr(guard.Rules, "receive_seconds", 0.2)
     monkeypatch.setattr("pangzhu.serve.run.Rules", lambda *given: guard.Rules(*given, receive_seconds=0.2))
-    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+    head += b"Connection: close\r\n\r\n{"
     answer = raw(scripted().server, head % CHAT.encode())
     assert b" 408 " in answer.split(b"\r\n")[0]
 

@@ -19,7 +19,7 @@ pytest_plugins = ["tests.use_fixtures"]
 pytestmark = pytest.mark.usefixtures("one_core")
 
 NUM_CLIENTS = 50
-SECONDS = 4.0
+SECONDS = 2.5
 TORTURE_SECONDS = 180.0
 MOST_GROWTH = 30_000_000  # bytes, over all that came after the first third
 TAUGHT = {"english": ENGLISH, "chinese": CHINESE}
