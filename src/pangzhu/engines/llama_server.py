@@ -40,6 +40,7 @@ LOCKED_SHARE = (
     2  # weights are kept from being swapped out where they take at most one part in so many of the free memory
 )
 WANTED = ("tokens", "completion_probabilities")
+AFTER_DRAWING, BEFORE_DRAWING = "prob", "logprob"  # what llama.cpp calls a token's probability
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +223,17 @@ def _load_mode(base: Path) -> "xllamacpp.llama_load_mode":
 
 
 def _drawing(options: GenerationOptions, num_tokens: int) -> dict[str, object]:
-    """How llama.cpp draws a token, and that it tells one log-probability of before drawing: drawing makes 1 of the only token
-    left, whatever it was."""
-    chain: dict[str, object] = {"samplers": ["penalties", "top_k"], "top_k": 1}
+    """How llama.cpp draws a token, and which probability it tells.
+
+    Of the likeliest token the one of after drawing, among two: the other gets none, and where they are NaN it stays NaN; one
+    among all words takes 3% of the time, and a single candidate gets 1 whatever it was. Of a drawn token the one of before.
+    """
+    chain: dict[str, object] = {
+        "samplers": ["penalties", "top_k", "temperature"],
+        "top_k": 2,
+        "temperature": 0,
+        "post_sampling_probs": True,
+    }
     if options.temperature:
         chain = {
             "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
@@ -233,11 +242,11 @@ def _drawing(options: GenerationOptions, num_tokens: int) -> dict[str, object]:
             "top_p": options.top_p,
             "min_p": options.min_p,
             "seed": ANY_SEED if options.draw_seed is None else options.draw_seed,
+            "post_sampling_probs": False,
         }
-    penalty = {"repeat_penalty": options.repetition_penalty, "repeat_last_n": num_tokens}
-    return {**chain, **penalty, "n_probs": 1, "post_sampling_probs": False}
+    return {**chain, "repeat_penalty": options.repetition_penalty, "repeat_last_n": num_tokens, "n_probs": 1}
 
 
 def _is_no_number(token: Mapping[str, object]) -> bool:
     """JSON has no NaN: llama.cpp writes null."""
-    return token["logprob"] is None
+    return token[AFTER_DRAWING if AFTER_DRAWING in token else BEFORE_DRAWING] is None
