@@ -295,16 +295,25 @@ def test_a_round_takes_as_many_tokens_as_come_in_time() -> None:
     pace = llamacpp._Pace(0.1, same=False)
     asked = [pace.num_tokens]
     for seconds, num_tokens in ((0.5, 1), (0.025, 1), (0.1, 4), (0.01, 4)):
-        pace.took(seconds, num_tokens)
+        pace.took(seconds, num_tokens, 1)
         asked.append(pace.num_tokens)
     assert asked == [1, 1, 4, 4, 40]
+
+
+def test_of_answers_side_by_side_each_is_given_longer_rounds_up_to_a_limit() -> None:
+    pace = llamacpp._Pace(0.1, same=False)
+    asked = []
+    for num_at_once in (1, 4, 16):
+        pace.took(0.1, 4, num_at_once)
+        asked.append(pace.num_tokens)
+    assert asked == [4, 16, 40]
 
 
 def test_an_answer_that_can_be_drawn_again_comes_in_the_same_rounds_whatever_the_speed() -> None:
     pace = llamacpp._Pace(0.1, same=True)
     asked = [pace.num_tokens]
     for seconds in (0.5, 0.001):
-        pace.took(seconds, llamacpp.SAME_TOKENS)
+        pace.took(seconds, llamacpp.SAME_TOKENS, 1)
         asked.append(pace.num_tokens)
     assert asked == [llamacpp.SAME_TOKENS] * 3
 

@@ -37,6 +37,13 @@ def test_the_place_unused_for_longest_is_taken_over() -> None:
     assert take(slots, "b") == (1, False)
 
 
+def test_those_at_work_are_counted() -> None:
+    slots = Slots(3, 10)
+    with slots.taken("a", 1), slots.taken("b", 1):
+        assert slots.num_busy == 2
+    assert slots.num_busy == 0
+
+
 def test_of_two_places_of_its_own_the_latest_is_used_again() -> None:
     slots = Slots(3, 10)
     with slots.taken("a", 1), slots.taken("a", 1):

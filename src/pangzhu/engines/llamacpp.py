@@ -173,7 +173,7 @@ class LlamaCppEngine(NamedModels):
                 num_tokens = min(pace.num_tokens, options.max_new_tokens - len(ids))
                 started = time.perf_counter()
                 found = self._server.continuation([*prompt, *ids], num_tokens, place, _for_round(options, len(ids)))
-                pace.took(time.perf_counter() - started, len(found.token_ids))
+                pace.took(time.perf_counter() - started, len(found.token_ids), self._slots.num_busy)
                 place = replace(place, reuse=True)
                 if found.lost and num_tokens == 1:
                     break
@@ -236,10 +236,12 @@ class _Pace:
         self._seconds = seconds
         self._same = same
 
-    def took(self, seconds: float, num_tokens: int) -> None:
-        """Let the next round be of as many tokens as come in time at this speed."""
+    def took(self, seconds: float, num_tokens: int, num_at_once: int) -> None:
+        """Let the next round be of as many tokens as come in time at this speed. Of answers side by side each comes slower, and
+        between two rounds the others go on without it: so it may take longer."""
         if not self._same:
-            self.num_tokens = max(1, round(self._seconds * num_tokens / seconds))
+            wanted = min(self._seconds * num_at_once, SILENT_SECONDS)
+            self.num_tokens = max(1, round(wanted * num_tokens / seconds))
 
 
 def _for_round(options: GenerationOptions, num_written: int) -> GenerationOptions:

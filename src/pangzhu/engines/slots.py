@@ -36,6 +36,11 @@ class Slots:
         self._changed = Condition()
         self._num_given = 0
 
+    @property
+    def num_busy(self) -> int:
+        """Answers at work."""
+        return sum(place.busy for place in self._places)
+
     @contextmanager
     def taken(self, owner: str, num_tokens: int) -> Iterator[tuple[int, bool]]:
         """A place for one answer: its number, and whether what it holds is of the same owner. It is the owner's once the answer
