@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from pangzhu.adapter import read_manifest, round_to_bf16, verify_files
 from pangzhu.errors import UsageError
 from pangzhu.messages import listening, text
 from pangzhu.restraint import FACTORS, weaken
+from pangzhu.step import RowOutcome
 from pangzhu.train import TrainResult
 from tests.conftest import alpaca, build_lora, examples, train_config
 from tests.test_train import SIX_ROWS, UNTIL_LEARNED, WEIGHTS, Runs
@@ -66,7 +67,7 @@ def lora_model() -> PeftModel:
     return model
 
 
-@pytest.mark.parametrize("least", [*FACTORS, 2.0])
+@pytest.mark.parametrize("least", [*FACTORS[::6], 0.99, 1.0, 2.0])
 def test_the_smallest_factor_that_loses_no_row_is_found(
     least: float, lora_model: PeftModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,11 +75,30 @@ def test_the_smallest_factor_that_loses_no_row_is_found(
     with torch.no_grad():
         for strength in strengths:
             strength.fill_(1.0)
-    monkeypatch.setattr(restraint, "_all_learned", lambda *_: float(strengths[0].detach()[0, 0]) > least - 0.01)
+    monkeypatch.setattr(restraint, "_none_lost", lambda *_: float(strengths[0].detach()[0, 0]) > least - 0.005)
     factor = weaken(lora_model, examples(6, 7), [0, 1], 1000)
     assert factor == min(least, 1.0)
     for strength in strengths:
         assert torch.equal(strength, torch.full_like(strength, factor).to(torch.bfloat16).float())
+
+
+@pytest.mark.parametrize(("full_leads", "factor"), [((1.0, 0.2), 0.5), ((1.0, 0.8), 0.63), ((0.5, 9.0), 1.0)])
+def test_a_row_that_leads_amply_goes_on_doing_so(
+    full_leads: tuple[float, ...], factor: float, lora_model: PeftModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strength = next(parameter for name, parameter in lora_model.named_parameters() if "lora_B" in name)
+    with torch.no_grad():
+        strength.fill_(1.0)
+
+    def measure(_model: PeftModel, rows: Iterable[tuple[int, Any]], *_: Any) -> list[RowOutcome]:
+        leads = {index: full_leads[index] * float(strength.detach()[0, 0]) for index, _ in rows}
+        return [
+            RowOutcome(index, 0.0, 1, learned=True, lead=lead, near_tie=False, ended=True)
+            for index, lead in leads.items()
+        ]
+
+    monkeypatch.setattr(restraint, "measure_rows", measure)
+    assert weaken(lora_model, examples(6, 7), [0, 1], 1000) == factor
 
 
 def test_without_a_learned_row_nothing_is_scaled(lora_model: PeftModel) -> None:
@@ -88,14 +108,16 @@ def test_without_a_learned_row_nothing_is_scaled(lora_model: PeftModel) -> None:
 
 
 def test_rows_behind_one_that_is_lost_are_not_measured(lora_model: PeftModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    asked: list[list[tuple[int, Any]]] = []
     measure = restraint.measure_rows
     monkeypatch.setattr(restraint, "ROWS_AT_ONCE", 1)
     monkeypatch.setattr(
-        restraint, "measure_rows", lambda model, rows, *rest: asked.append(rows[0][0]) or measure(model, rows, *rest)
+        restraint, "measure_rows", lambda model, rows, *rest: asked.append([*rows]) or measure(model, asked[-1], *rest)
     )
     weaken(lora_model, examples(5, 6, 7, 8), [0, 1, 2, 3], 1000)  # nothing is learned by random weights
-    assert set(asked) == {0}
+    full, *weaker = [[index for index, _ in rows] for rows in asked]
+    assert full == [0, 1, 2, 3]
+    assert weaker == [[0]] * len(weaker) != []
 
 
 def test_a_published_adapter_is_the_trained_one_times_the_factor_and_has_lost_nothing(both: Both) -> None:

@@ -88,7 +88,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
     def scripted(*losses: float) -> None:
         left = iter(losses)
-        outcome = {"num_supervised": 1, "learned": False, "near_tie": False, "ended": False}
+        outcome = {"num_supervised": 1, "learned": False, "lead": 0.0, "near_tie": False, "ended": False}
         monkeypatch.setattr("pangzhu.validation.measure_rows", lambda *_: [RowOutcome(0, next(left), **outcome)])
 
     return scripted

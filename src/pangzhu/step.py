@@ -40,6 +40,7 @@ class RowOutcome:
         loss: nats, summed over `num_supervised` tokens; of a row held to the base its weighted divergence.
         learned: the right token leads by the margin at every place; then greedy decoding writes the answer. Of a row held to
             the base: its first choice is the base's at every place.
+        lead: nats by which the right token leads where it leads least; 0 of a row held to the base, which has no such token.
         near_tie: not learned, yet nowhere behind by more than the margin; then only generating tells.
         ended: the last learned token is the argmax: after this answer the model ends it.
     """
@@ -48,6 +49,7 @@ class RowOutcome:
     loss: float
     num_supervised: int
     learned: bool
+    lead: float
     near_tie: bool
     ended: bool
 
@@ -226,6 +228,7 @@ def _held_outcomes(
                 loss=weight * float(away.each[own].sum()),
                 num_supervised=int(own.sum()),
                 learned=bool(away.agreeing[own].all()),
+                lead=0.0,
                 near_tie=False,
                 ended=bool(away.agreeing[own][-1]),
             )
@@ -251,6 +254,7 @@ def _row_outcomes(
                 loss=float(scores.losses[own].sum()),
                 num_supervised=int(own.sum()),
                 learned=learned,
+                lead=min(scores.leads[own].tolist(), default=0.0),
                 near_tie=not learned and bool((scores.leads[own] >= -needed[own]).all()),
                 ended=bool((scores.leads[own][-1:] > 0).all()),
             )
