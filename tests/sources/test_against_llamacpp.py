@@ -26,7 +26,7 @@ from pangzhu.sources import BaseModel, resolve
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
-NAMES = ("packaged:smollm2-135m-instruct", "packaged:qwen2.5-coder-0.5b-instruct")
+SMALL, LARGE = NAMES = ("packaged:smollm2-135m-instruct", "packaged:qwen2.5-coder-0.5b-instruct")
 NUM_TOKENS = 16
 NEAR_TIE = 0.05
 
@@ -157,6 +157,7 @@ def report(title: str, answers: Sequence[Answer]) -> str:
     return f"{title}: {same} of {len(answers)} greedy answers the same; lead where they part: {leads or 'nowhere'}"
 
 
+@pytest.mark.parametrize("converted", [SMALL, pytest.param(LARGE, marks=pytest.mark.torture)], indirect=True)
 def test_the_same_weights_give_the_same_greedy_tokens(converted: Converted, plain: LlamaCpp) -> None:
     answers = compare(converted, plain)
     print(report(f"{converted.base.name}, plain weights", answers))
