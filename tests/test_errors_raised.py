@@ -49,13 +49,13 @@ def suite(folder: Path, keys: set[str], *bodies: str) -> Path:
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(ROOT), str(SOURCE.parent)])
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
+        [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", *words],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
 
 

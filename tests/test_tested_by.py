@@ -125,12 +125,24 @@ def counted(folder: Path, tests: str, *words: str) -> dict[str, int] | None:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  fault\n", encoding="utf-8")
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "xdist",
+            "-p",
+            "hypothesispytest",
+            "-p",
+            "no:cacheprovider",
+            *words,
+        ],
         cwd=folder,
         capture_output=True,
         check=False,
         timeout=300,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
     file = folder / "counts.json"
     if not file.exists():
