@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 
+from pangzhu.adapter import MANIFEST
 from pangzhu.data.findings import BadRowsError
 from pangzhu.errors import ModelError, ResourceError, UsageError, VerificationError
 from pangzhu.export import gguf as stage
@@ -149,6 +150,7 @@ def test_a_lora_file_on_a_base_that_is_here_is_written_alone(adapted: Adapt, tmp
     made = adapted()
     base = export(made.gguf(tmp_path / "base", content="base", outtype="f16", verify=False)).folder / "base-f16.gguf"
     done = export(made.gguf(tmp_path / "gguf", content="lora", base_gguf=base))
+    assert json.loads((done.folder / MANIFEST).read_text(encoding="utf-8"))["kind"] == "gguf/lora/present"
     assert sorted(done.files) == ["law-lora.gguf", PARITY]
     assert done.parity is not None
     assert (done.parity.bound, done.parity.faults, done.parity.num_prompts) == (0.3, (), 0)

@@ -30,6 +30,7 @@ from pangzhu.messages import say, text
 from pangzhu.template import with_system
 
 QUANTIZER = "llama-quantize"
+AS_IT_IS = "present"  # the number format of a base whose file is there already
 WRITTEN = ("f16", "q8_0")  # here; the others by the quantizer
 FILE_NAME = re.compile(r"[^\w.-]+")
 
@@ -73,7 +74,8 @@ def _export(config: ExportConfig) -> Export:
         raise ModelError("error.export.dora", where=str(config.adapter[0]))
     present = _present_base(subject, config)
     layout = _layout(subject, present) if config.format == "ollama" else None
-    kind = "/".join((config.format, config.content, config.outtype))
+    outtype = config.outtype if present is None else AS_IT_IS
+    kind = "/".join((config.format, config.content, outtype))
     made_of = (*subject.folders, *([present] if present else []))
     num_bytes = _num_bytes(folder, config, updates, with_model=present is None)
     staged = begin(config.output_dir, kind, num_bytes=num_bytes, made_of=made_of)
@@ -89,7 +91,7 @@ def _export(config: ExportConfig) -> Export:
         found = _verify(staged, subject, config, questions, reader=_reader(subject, questions, vocabulary, written))
     else:
         say("export.not_verified")
-    files = publish(config.output_dir, kind, subject.origin() | {"outtype": config.outtype})
+    files = publish(config.output_dir, kind, subject.origin() | {"outtype": outtype})
     return Export(config.output_dir, files, found, (_hint(config, subject, written),))
 
 
