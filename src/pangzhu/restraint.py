@@ -59,9 +59,10 @@ def weaken(
     while learned and kept - lost > 1:
         middle = (lost + kept) // 2
         _scale(model, strengths, whole, FACTORS[middle])
-        lost, kept = (
-            (lost, middle) if _none_lost(model, examples, learned, ample, token_budget, fast) else (middle, kept)
-        )
+        if _none_lost(model, examples, learned, ample, token_budget, fast):
+            kept = middle
+        else:
+            lost = middle
     _scale(model, strengths, whole, FACTORS[kept])
     return FACTORS[kept]
 

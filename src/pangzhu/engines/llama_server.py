@@ -36,9 +36,7 @@ ANY_FREE_PORT = 0
 SILENT = -1
 ANY_SEED = 2**32 - 1  # llama.cpp then takes another one each time
 UNUSED_TEMPLATE = "chatml"  # prompts come as ids; a template of the file's that llama.cpp cannot read would stop it
-OWN_SHARE = (
-    2  # weights are read into memory of our own, and stay there, where the free memory holds so many times as much
-)
+OWN_MEMORY_FROM = 2  # sizes of a file that must be free for it to be read into memory of our own, and kept there
 WANTED = ("tokens", "completion_probabilities")
 AFTER_DRAWING, BEFORE_DRAWING = "prob", "logprob"  # what llama.cpp calls a token's probability
 
@@ -220,7 +218,7 @@ def _load_mode(base: Path) -> "xllamacpp.llama_load_mode":
     import xllamacpp
 
     modes = xllamacpp.llama_load_mode
-    fits = base.stat().st_size * OWN_SHARE <= machine.available_memory()
+    fits = base.stat().st_size * OWN_MEMORY_FROM <= machine.available_memory()
     return modes.LLAMA_LOAD_MODE_MLOCK if fits else modes.LLAMA_LOAD_MODE_MMAP
 
 
