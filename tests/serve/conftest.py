@@ -191,9 +191,9 @@ class Scripted:
         return self.engines[-1]
 
 
-@pytest.fixture
-def scripted() -> Iterator[Callable[..., Scripted]]:
-    """Starts a server whose engine is a script; stopped after the test."""
+@contextmanager
+def scripts() -> Iterator[Callable[..., Scripted]]:
+    """Inside, starts servers whose engine is a script."""
     with ExitStack() as stack:
 
         def start(pieces: Sequence[str] = ("one ", "two ", "three"), **options: Any) -> Scripted:
@@ -207,6 +207,13 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
             stack.callback(lambda: [engine.gate.set() for engine in engines])
             return Scripted(server, engines)
 
+        yield start
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., Scripted]]:
+    """Starts a server whose engine is a script; stopped after the test."""
+    with scripts() as start:
         yield start
 
 

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pangzhu.serve import guard, protocol
 from pangzhu.serve.options import ServeConfig
 from pangzhu.serve.run import own_names
 from pangzhu.serve.shelf import Shelf
-from tests.serve.conftest import KEY, SECONDS, Running, Scripted, ScriptedEngine, running, wait_until
+from tests.serve.conftest import KEY, SECONDS, Running, Scripted, ScriptedEngine, running, scripts, wait_until
 
 pytest_plugins = ["tests.use_fixtures"]
 
@@ -23,9 +23,18 @@ CHAT = "/v1/chat/completions"
 BODY = {"model": "base", "messages": [{"role": "user", "content": "x"}]}
 
 
-@pytest.fixture
-def server(scripted: Callable[..., Scripted]) -> Running:
-    return scripted().server
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """One for all tests of the file: what is refused leaves nothing behind, and a server takes a while to stop."""
+    with scripts() as start:
+        yield start().server
+
+
+@pytest.fixture(scope="module")
+def keyed() -> Iterator[Running]:
+    """One that asks for a key."""
+    with scripts() as start:
+        yield start(api_key=KEY).server
 
 
 def raw(server: Running, sent: bytes, *, end: bool = False) -> bytes:
@@ -109,9 +118,8 @@ def test_the_name_of_json_may_be_written_in_capitals(server: Running) -> None:
 @pytest.mark.parametrize(
     "given", ["", "Bearer", "Bearer wrong", KEY, f"Basic {KEY}", f"Bearer {KEY}x", "Bearer schlüssel"]
 )
-def test_every_route_asks_for_the_key(scripted: Callable[..., Scripted], path: str, given: str) -> None:
-    server = scripted(api_key=KEY).server
-    with closing(server.connection()) as connection:
+def test_every_route_asks_for_the_key(keyed: Running, path: str, given: str) -> None:
+    with closing(keyed.connection()) as connection:
         connection.putrequest("GET", path)
         connection.putheader("Authorization", given.encode())
         connection.endheaders()
@@ -120,11 +128,10 @@ def test_every_route_asks_for_the_key(scripted: Callable[..., Scripted], path: s
         assert json.loads(response.read())["error"]["code"] == "invalid_api_key"
 
 
-def test_with_its_key_everything_answers_and_health_and_the_page_do_without(scripted: Callable[..., Scripted]) -> None:
-    server = scripted(api_key=KEY).server
-    assert server.chat("base", "x").status == 200
+def test_with_its_key_everything_answers_and_health_and_the_page_do_without(keyed: Running) -> None:
+    assert keyed.chat("base", "x").status == 200
     for path in ("/health", "/"):
-        assert server.ask("GET", path, Authorization="").status == 200
+        assert keyed.ask("GET", path, Authorization="").status == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
