@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
 
 WIDTHS = (390, 1440)
+SHOWN = ((390, "light"), (1440, "light"), (390, "dark"))  # width and scheme: the colours are the same at any width
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WANTED = os.environ.get("PANGZHU_REQUIRE_BROWSER") == "1"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -29,3 +31,12 @@ def browser() -> Iterator[Browser]:
         chromium = running.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield chromium
         chromium.close()
+
+
+def without_barrier(tab: Page, width: int) -> None:
+    """Nothing wider than the screen, and nothing that axe finds. Only what it finds fault with is described: with the rest it
+    takes half as long again."""
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(STICKING_OUT) == []
+    found = Axe().run(tab, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [(violation["id"], [node["html"][:150] for node in violation["nodes"]]) for violation in found] == []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.chat_page import QUESTIONS, Open, ask, compare, ended
 from tests.browser.chat_server import CHAT, ChatServer, Refusal, Said
-from tests.browser.chromium import NEEDS_CHROMIUM, STICKING_OUT, WIDTHS
+from tests.browser.chromium import NEEDS_CHROMIUM, SHOWN, without_barrier
 
 pytestmark = [pytest.mark.early, NEEDS_CHROMIUM]
 
@@ -70,8 +69,7 @@ def test_the_page_speaks_the_reader_s_language_and_the_other_at_a_click(opened: 
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), SHOWN)
 def test_nothing_sticks_out_and_no_barrier_is_found(
     opened: Open, server: ChatServer, width: int, scheme: str, locale: str
 ) -> None:
@@ -93,11 +91,3 @@ def test_nothing_sticks_out_and_no_barrier_is_found(
     tab.locator("#send").click()
     expect(tab.locator("#key-dialog")).to_be_visible()
     without_barrier(tab, width)
-
-
-def without_barrier(tab: Page, width: int) -> None:
-    """Nothing wider than the screen, and nothing that axe finds."""
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
-    assert tab.evaluate(STICKING_OUT) == []
-    found = Axe().run(tab).response["violations"]
-    assert [(violation["id"], [node["html"][:150] for node in violation["nodes"]]) for violation in found] == []

@@ -11,7 +11,6 @@ from typing import Any
 
 import html5lib
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from pangzhu.check import check
@@ -26,13 +25,14 @@ from pangzhu.intervals import Estimate
 from pangzhu.messages import LANGUAGES, Language, set_language
 from pangzhu.report.build import build_page, write_report, write_run_report
 from pangzhu.report.figures import Asked
-from tests.browser.chromium import NEEDS_CHROMIUM, STICKING_OUT, WIDTHS
+from tests.browser.chromium import NEEDS_CHROMIUM, SHOWN, without_barrier
 from tests.use_helpers import Trained
 
 pytest_plugins = ["tests.use_fixtures"]
 pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early, NEEDS_CHROMIUM]
 
-HOSTILE = "</dd></script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>" + "长" * 300
+SCRIPTS = "</dd></script><script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
+HOSTILE = SCRIPTS + "长" * 300
 
 
 def asked() -> Asked:
@@ -67,11 +67,16 @@ def run_report(trained: Trained, folder: Path) -> Path:
 
 
 def check_page(trained: Trained, folder: Path) -> Path:
-    """Two pages of rows: one with more tokens than are drawn at first, one that contradicts it, short ones, a bad one. Each
-    token is an element to be looked at, so the long ones are no more than it takes."""
+    """Two pages of rows: one with more tokens than are drawn at first, two that contradict each other, short ones, a bad one.
+    Each token is an element to be looked at, so one long row is all there is."""
     file = folder / "rows.jsonl"
-    hostile = [{"instruction": HOSTILE, "output": answer} for answer in (HOSTILE, "another answer")]
-    rows = [*hostile, *({"instruction": f"q{number}", "output": "a"} for number in range(57)), {"instruction": "q"}]
+    hostile = [{"instruction": SCRIPTS, "output": answer} for answer in (SCRIPTS, "another answer")]
+    rows = [
+        {"instruction": "q", "output": HOSTILE * 2},
+        *hostile,
+        *({"instruction": f"q{number}", "output": "a"} for number in range(57)),
+        {"instruction": "q"},
+    ]
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     check(CheckConfig(dataset_path=file, model_name_or_path=str(trained.base), html=folder / "check.html"))
     return folder / "check.html"
@@ -96,17 +101,13 @@ def test_a_page_is_html_without_a_parse_error(page: Path) -> None:
     html5lib.HTMLParser(strict=True).parse(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), SHOWN)
 def test_nothing_sticks_out_and_no_barrier_is_found(page: Path, browser: Browser, width: int, scheme: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
     try:
         tab = context.new_page()
         tab.goto(page.as_uri())
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        assert tab.evaluate(STICKING_OUT) == []
-        found = Axe().run(tab)
-        assert [violation["id"] for violation in found.response["violations"]] == []
+        without_barrier(tab, width)
     finally:
         context.close()
 
