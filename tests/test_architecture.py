@@ -18,6 +18,8 @@ import pytest
 
 import pangzhu
 
+pytestmark = pytest.mark.no_cover
+
 SOURCE = Path(pangzhu.__file__).parent
 LAYERS = (  # a module imports from its own line and from those below it
     {"__main__"},

@@ -22,6 +22,8 @@ from pangzhu.errors import UsageError
 from pangzhu.messages import Language, catalogue, text
 from tests.docs_scripts import docs_script
 
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "pangzhu"
 LESSON = ROOT / "第18_19周" / "操作.md"

@@ -10,6 +10,8 @@ import pytest
 
 from tests.errors_raised import SOURCE, TOLD, error_classes, keys, places
 
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFTEST = """
 from tests.errors_raised import ErrorsRaised

@@ -10,6 +10,8 @@ import pytest
 
 from tests.docs_scripts import docs_script
 
+pytestmark = pytest.mark.no_cover
+
 
 def script() -> ModuleType:
     """docs/faults_table.py."""

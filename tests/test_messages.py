@@ -15,6 +15,8 @@ from pangzhu import cli, config, messages
 from pangzhu.config import Options
 from pangzhu.messages import LANGUAGES, catalogue, detect_language, listening, say, text
 
+pytestmark = pytest.mark.no_cover
+
 SOURCE = Path(pangzhu.__file__).parent
 KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
 LAYOUT = {"error.what", "error.where", "error.fix", "error.nearest", "finding.line"}

@@ -14,6 +14,8 @@ import pytest
 from tests import results
 from tests.docs_scripts import docs_script
 
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(__file__).resolve().parents[1]
 CRASHES = "crash points, the same command ends with the same bytes"
 HERE = {"system": "Linux x86_64", "python": "3.11", "instruction_sets": "avx2"}

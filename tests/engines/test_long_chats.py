@@ -19,12 +19,12 @@ from pangzhu.messages import listening
 from tests.engines.tiny_gguf import Converter
 from tests.use_helpers import Told, Trained
 
-pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early, pytest.mark.no_cover]
 
 pytest_plugins = ["tests.use_fixtures"]
 
 NUM_TURNS = 200
-SHORT = GenerationOptions(max_new_tokens=6)
+SHORT = GenerationOptions(max_new_tokens=3)
 CONTEXT = 512
 MOST_KEPT = 4  # halves of conversations that have gone on without them
 MOST_GROWTH = 8 * 2**20  # of the process, in the second half of the turns

@@ -14,6 +14,8 @@ from tests.fuzz.campaign import run_round
 from tests.fuzz.oracle import NotStrictError, strict
 from tests.fuzz.targets import TARGETS, Target, make_folder, remove_folder
 
+pytestmark = pytest.mark.no_cover
+
 BY_NAME = {target.name: target for target in TARGETS}
 FEW = settings(
     max_examples=250,

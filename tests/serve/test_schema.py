@@ -13,6 +13,8 @@ from pangzhu.config import ChatConfig
 from pangzhu.engines import Engine
 from tests.serve.conftest import Running, Scripted, ScriptedEngine, running
 
+pytestmark = pytest.mark.no_cover
+
 pytest_plugins = ["tests.use_fixtures"]
 
 load_all_checks()
