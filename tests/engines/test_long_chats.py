@@ -19,7 +19,7 @@ from pangzhu.messages import listening
 from tests.engines.tiny_gguf import Converter
 from tests.use_helpers import Told, Trained
 
-pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early, pytest.mark.no_cover]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early]
 
 pytest_plugins = ["tests.use_fixtures"]
 

@@ -22,7 +22,7 @@ from tests.torture.states import MOODS, WAITING, CrashPoint, PowerLoss, crash_po
 from tests.torture.test_kills import LEAST_KILLS
 
 # Not traced: the same lines run hundreds of times, and the tests of checkpoints and training reach them too.
-pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early, pytest.mark.no_cover]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early]
 LEAST_CRASHES = 300
 LEAST_POWER_LOSSES = 200
 NUM_RESUMED = 6  # of each kind, in the ordinary suite; `make torture` goes on from every one

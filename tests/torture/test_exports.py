@@ -23,7 +23,7 @@ from tests.torture.disks import Crash, Fault, FaultyDisk, Operation, Tree, disk_
 from tests.torture.recordings import OUT, Recording
 from tests.torture.states import WAITING
 
-pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early, pytest.mark.no_cover]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.early]
 
 NUM_IN_SUITE = 12  # crash points of each export; `make torture` goes through all
 KEPT = "kept for chat"
