@@ -18,7 +18,7 @@ import pytest
 
 import pangzhu
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 SOURCE = Path(pangzhu.__file__).parent
 LAYERS = (  # a module imports from its own line and from those below it

@@ -22,7 +22,7 @@ from pangzhu.errors import UsageError
 from pangzhu.messages import Language, catalogue, text
 from tests.docs_scripts import docs_script
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "pangzhu"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.errors_raised import SOURCE, TOLD, error_classes, keys, places
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFTEST = """

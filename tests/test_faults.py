@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs_scripts import docs_script
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 
 def script() -> ModuleType:

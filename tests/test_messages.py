@@ -15,7 +15,7 @@ from pangzhu import cli, config, messages
 from pangzhu.config import Options
 from pangzhu.messages import LANGUAGES, catalogue, detect_language, listening, say, text
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 SOURCE = Path(pangzhu.__file__).parent
 KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")

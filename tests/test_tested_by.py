@@ -14,7 +14,7 @@ import pytest
 from tests import results
 from tests.docs_scripts import docs_script
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 ROOT = Path(__file__).resolve().parents[1]
 CRASHES = "crash points, the same command ends with the same bytes"

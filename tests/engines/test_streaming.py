@@ -21,7 +21,7 @@ from tests.conftest import TEMPLATE, build_tokenizer
 from tests.use_helpers import GREEDY
 from tests.use_helpers import SPLIT_TEXTS as TEXTS
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 pytest_plugins = ["tests.use_fixtures"]
 

@@ -14,7 +14,7 @@ from tests.fuzz.campaign import run_round
 from tests.fuzz.oracle import NotStrictError, strict
 from tests.fuzz.targets import TARGETS, Target, make_folder, remove_folder
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 BY_NAME = {target.name: target for target in TARGETS}
 FEW = settings(

@@ -30,7 +30,7 @@ from tests.test_model import change_weights
 from tests.use_helpers import Outcome, Told, load
 
 pytest_plugins = ["tests.use_fixtures"]
-pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.no_cover]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.untraced]
 
 WORDS: dict[str, dict[Language, str]] = {  # of the sentence that names each fault
     "b_zero": {"en": "changes nothing", "zh": "什么也没有改变"},

@@ -19,7 +19,7 @@ from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS
 
 pytest_plugins = ["tests.use_fixtures"]
 
-pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.no_cover]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.untraced]
 
 PAGES = sorted((Path(__file__).resolve().parents[2] / "docs").glob("serve*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ from tests.use_helpers import CHINESE, ENGLISH, QUESTIONS
 
 pytest_plugins = ["tests.use_fixtures"]
 
-pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.no_cover]
+pytestmark = [pytest.mark.usefixtures("one_core"), pytest.mark.untraced]
 
 NUM_CLIENTS = 50
 SECONDS = 2.5

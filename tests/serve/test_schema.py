@@ -13,7 +13,7 @@ from pangzhu.config import ChatConfig
 from pangzhu.engines import Engine
 from tests.serve.conftest import Running, Scripted, ScriptedEngine, running
 
-pytestmark = pytest.mark.no_cover
+pytestmark = pytest.mark.untraced
 
 pytest_plugins = ["tests.use_fixtures"]
 
