@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from pangzhu import machine
 from pangzhu.config import GenerationOptions
-from pangzhu.engines import Schema
+from pangzhu.engines import Schema, large_pages
 from pangzhu.errors import ModelError, ResourceError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ SILENT = -1
 ANY_SEED = 2**32 - 1  # llama.cpp then takes another one each time
 UNUSED_TEMPLATE = "chatml"  # prompts come as ids; a template of the file's that llama.cpp cannot read would stop it
 OWN_MEMORY_FROM = 2  # sizes of a file that must be free for it to be read into memory of our own, and kept there
+LARGE_FILE = 64 * 2**20  # bytes: below, a token takes no time worth saving
 WANTED = ("tokens", "completion_probabilities")
 AFTER_DRAWING, BEFORE_DRAWING = "prob", "logprob"  # what llama.cpp calls a token's probability
 
@@ -99,6 +100,8 @@ class LlamaServer:
             raise ModelError("error.engine.llamacpp_failed", where=str(base), reason=str(refused)) from refused
         # xllamacpp's server waits for ever where it is closed before it has begun to work: after an answer it has.
         self.continuation([0], 1, Place(slot=0, reuse=False, adapter=None), GenerationOptions())
+        if base.stat().st_size >= LARGE_FILE:
+            large_pages.gather_in_background(base.stat().st_size // 2)
 
     def continuation(
         self,
