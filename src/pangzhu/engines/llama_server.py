@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from pangzhu import machine
 from pangzhu.config import GenerationOptions
-from pangzhu.engines import Schema, large_pages
+from pangzhu.engines import Schema, large_pages, waiting_threads
 from pangzhu.errors import ModelError, ResourceError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class LlamaServer:
             params.chat_template = UNUSED_TEMPLATE
         _compute_on_cores(params)
         _keep_places(params, num_slots, num_tokens)
+        waiting_threads.end()
         try:
             self._server: xllamacpp.Server | None = xllamacpp.Server(params)
         except RuntimeError as refused:
