@@ -43,6 +43,15 @@ def test_nothing_smaller_is_touched() -> None:
     assert in_large_pages() == before
 
 
+@pytest.mark.parametrize("fault", [psutil.AccessDenied(), FileNotFoundError("/proc/self/smaps")])
+def test_where_blocks_cannot_be_seen_memory_stays_as_it_is(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory_maps(_process: psutil.Process, *, grouped: bool) -> list[object]:
+        raise fault
+
+    monkeypatch.setattr(psutil.Process, "memory_maps", memory_maps, raising=False)
+    assert large_pages.gather(0) == 0
+
+
 def test_other_systems_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large_pages.sys, "platform", "win32")
     assert large_pages.gather_in_background(0) is None

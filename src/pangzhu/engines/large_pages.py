@@ -2,7 +2,7 @@
 
 Who decodes reads all weights for each token, so looking up addresses is 4 to 13% of the time; how much differs between two
 starts, with the memory a start happens to get (docs/decisions.md). Asking is advice: where Linux cannot follow it (before 6.1,
-no 2 MB in one piece), and on other systems, memory stays as it is.
+no 2 MB in one piece, no /proc to read), and on other systems, memory stays as it is.
 """
 
 import ctypes
@@ -32,10 +32,14 @@ def gather(least: int) -> int:
     Returns:
         Bytes of the blocks that are in large pages now, as far as whole ones fit.
     """
+    try:
+        blocks = psutil.Process().memory_maps(grouped=False)
+    except (psutil.Error, OSError):
+        return 0
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     gathered = 0
-    for block in psutil.Process().memory_maps(grouped=False):
+    for block in blocks:
         if block.path == "[anon]" and block.rss >= least:
             first, last = (int(address, 16) for address in block.addr.split("-"))
             gathered += block.rss if advise(first, last - first, MADV_COLLAPSE) == 0 else 0
