@@ -11,7 +11,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-WIDTHS = (390, 1440)
 SHOWN = ((390, "light"), (1440, "dark"))  # what is laid out is the same in both schemes, colours at both widths
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WANTED = os.environ.get("PANGZHU_REQUIRE_BROWSER") == "1"
